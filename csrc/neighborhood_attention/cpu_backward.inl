@@ -1,0 +1,260 @@
+// Backward, query-stationary: per block of queries, weights are recomputed from the log-sum-exp,
+// then
+//   dS = P (dO v^T - delta),  delta = rowsum(dO O) - dLSE,   dQ = scale dS K,   dK += dS^T (scale
+//   Q),   dV += P^T dO.
+// dK and dV of the tile's box stand in scratch while its queries pass, so five products suffice;
+// tiles whose boxes overlap never run at the same time (plan.h), and their order is fixed.
+#pragma once
+
+#include "neighborhood_attention/cpu_block.inl"
+
+namespace saccade::neighborhood_attention::SACCADE_ISA_NAMESPACE {
+
+template <typename T>
+struct BackwardBuffers {
+  T *keys, *values;            // transposed
+  T* key_tokens;               // rows
+  T *grad_keys, *grad_values;  // rows
+  T *extra_keys, *extra_values, *extra_key_tokens, *grad_extra_keys, *grad_extra_values;
+  T *bias, *grad_bias;
+  T *queries, *grads, *result;  // [kBlock, padded_dim]
+  T *weights, *grad_scores;     // [kBlock, lanes]
+  const T** vectors;
+
+  BackwardBuffers(const Problem& problem, const Tile& tile, Scratch<T>& scratch) {
+    const Box<T> box(problem, tile);
+    const int64_t lanes = max_lanes<T>(problem);
+    const int64_t bias_size = BiasTable<T>(problem).padded();
+    const int64_t extra_transposed = box.dim * column_stride<T>(problem.extra);
+    keys = scratch.take(box.transposed_size());
+    values = scratch.take(box.transposed_size());
+    key_tokens = scratch.take(box.token_size());
+    grad_keys = scratch.take(box.token_size());
+    grad_values = scratch.take(box.token_size());
+    extra_keys = scratch.take(extra_transposed);
+    extra_values = scratch.take(extra_transposed);
+    extra_key_tokens = scratch.take(problem.extra * box.padded_dim);
+    grad_extra_keys = scratch.take(problem.extra * box.padded_dim);
+    grad_extra_values = scratch.take(problem.extra * box.padded_dim);
+    bias = scratch.take(bias_size);
+    grad_bias = scratch.take(bias_size);
+    queries = scratch.take(kBlock * box.padded_dim);
+    grads = scratch.take(kBlock * box.padded_dim);
+    result = scratch.take(kBlock * box.padded_dim);
+    weights = scratch.take(kBlock * lanes);
+    grad_scores = scratch.take(kBlock * lanes);
+    vectors = reinterpret_cast<const T**>(scratch.take(lanes / kWidth<T> * sizeof(T*) / sizeof(T)));
+  }
+};
+
+// Which queries of a block see a column of the union: [first, last), by monotonicity of the
+// windows.
+struct Visitors {
+  int first, last;
+};
+
+// key[d] += sum_q grad_score[q] query[q][d], value[d] += sum_q weight[q] grad[q][d] for N vectors
+// of D.
+template <typename T, int N>
+inline __attribute__((always_inline)) void scatter_vectors(Visitors visitors, const int64_t* lane,
+                                                           int64_t padded_dim, const T* weights,
+                                                           const T* grad_scores, const T* grads,
+                                                           const T* queries, T* grad_value,
+                                                           T* grad_key) {
+  constexpr int W = kWidth<T>;
+  Vec<T> value[N], key[N];
+  for (int n = 0; n < N; ++n) {
+    value[n] = load(grad_value + n * W);
+    key[n] = load(grad_key + n * W);
+  }
+  for (int q = visitors.first; q < visitors.last; ++q) {
+    const T weight = weights[lane[q]];
+    const T grad_score = grad_scores[lane[q]];
+    for (int n = 0; n < N; ++n) {
+      value[n] += weight * load(grads + q * padded_dim + n * W);
+      key[n] += grad_score * load(queries + q * padded_dim + n * W);
+    }
+  }
+  for (int n = 0; n < N; ++n) {
+    store<T>(grad_value + n * W, value[n]);
+    store<T>(grad_key + n * W, key[n]);
+  }
+}
+
+template <typename T>
+inline void scatter(const Block& block, const Box<T>& box, const Problem& problem,
+                    const Windows& windows, const T* weights, const T* grad_scores, const T* grads,
+                    const T* queries, T* grad_values, T* grad_keys, T* grad_extra_values,
+                    T* grad_extra_keys) {
+  constexpr int W = kWidth<T>;
+  // lane[q]: where the key's weight stands among those of query q
+  const auto token = [&](Visitors visitors, const int64_t* lane, T* grad_value, T* grad_key) {
+    int64_t d = 0;
+    const auto run = [&](auto f, int vectors) {
+      for (; d + vectors * W <= box.padded_dim; d += vectors * W) {
+        f(visitors, lane, box.padded_dim, weights, grad_scores, grads + d, queries + d,
+          grad_value + d, grad_key + d);
+      }
+    };
+    run(scatter_vectors<T, 4>, 4);
+    run(scatter_vectors<T, 1>, 1);
+  };
+  const int64_t first = block.share[0].begin;
+  const int64_t last = block.share[block.shares - 1].end;
+  int64_t row_lane[kBlock];
+  for (int q = 0; q < block.queries; ++q) row_lane[q] = q * block.lanes + first - block.origin[q];
+  for_each_row(block, box, [&](int64_t row) {
+    int64_t lane[kBlock];
+    for (int q = 0; q < block.queries; ++q) {
+      lane[q] = row_lane[q];
+      row_lane[q] += block.chunks * W;
+    }
+    int64_t offset = (row * box.columns + first - box.begin[2]) * box.padded_dim;
+    Visitors visitors{0, 0};
+    for (int64_t c = first; c < last; ++c, offset += box.padded_dim) {
+      while (visitors.last < block.queries && windows.begin[block.z + visitors.last] <= c)
+        ++visitors.last;
+      while (windows.end[block.z + visitors.first] <= c) ++visitors.first;
+      token(visitors, lane, grad_values + offset, grad_keys + offset);
+      for (int q = 0; q < block.queries; ++q) ++lane[q];
+    }
+  });
+  for (int64_t s = 0; s < problem.extra; ++s) {
+    int64_t lane[kBlock];
+    for (int q = 0; q < block.queries; ++q) lane[q] = q * block.lanes + block.extra_lane + s;
+    token({0, block.queries}, lane, grad_extra_values + s * box.padded_dim,
+          grad_extra_keys + s * box.padded_dim);
+  }
+}
+
+// Scores become weights, products dO v^T become dS; the bias gradient takes dS on its way.
+template <typename T, bool kBias>
+inline void weights_and_grads(const Problem& problem, const Block& block, const Windows& windows,
+                              const BiasTable<T>& table, const T* bias, T* grad_bias, int q, T lse,
+                              T delta, T* weights, T* grad_scores) {
+  for_each_vector<T, kBias>(
+      problem, block, windows, table, q, [&](int64_t lane, Mask<T> mask, int64_t offset) {
+        Vec<T> s = load(weights + lane);
+        if (kBias && offset >= 0) s += load(bias + offset);
+        const Vec<T> p = mask ? exp_bounded(s - lse) : Vec<T>{};
+        const Vec<T> g = mask ? p * (load(grad_scores + lane) - delta) : Vec<T>{};
+        store<T>(weights + lane, p);
+        store<T>(grad_scores + lane, g);
+        if (kBias && offset >= 0) store<T>(grad_bias + offset, load(grad_bias + offset) + g);
+      });
+}
+
+// Calls f(offset in a contiguous [B, X, Y, Z, h, D], offset in scratch rows) for every token of the
+// box.
+template <typename T, typename F>
+inline void for_each_token(const Problem& problem, const Tile& tile, const Box<T>& box,
+                           int64_t batch, int64_t head, const F& f) {
+  int64_t packed = 0;
+  for (int64_t x = 0; x < box.size[0]; ++x) {
+    for (int64_t y = 0; y < box.size[1]; ++y) {
+      for (int64_t z = 0; z < box.size[2]; ++z, packed += box.padded_dim) {
+        const int64_t index = flat_index(problem, tile, problem.kv_heads, batch, head,
+                                         box.begin[0] + x, box.begin[1] + y, box.begin[2] + z);
+        f(index * box.dim, packed);
+      }
+    }
+  }
+}
+
+template <typename T>
+void backward(const BackwardArgs<T>& args, const Tile& tile, int64_t batch, int64_t kv_head,
+              T* grad_bias_table, T* memory) {
+  const Problem& problem = args.problem;
+  const Inputs<T>& in = args.in;
+  const Box<T> box(problem, tile);
+  const Windows& windows = tile.axis[2];
+  const BiasTable<T> table(problem);
+  Scratch<T> scratch(memory);
+  const BackwardBuffers<T> buffer(problem, tile, scratch);
+  const T scale = static_cast<T>(problem.scale);
+
+  pack_transposed(in.key, problem, tile, batch, kv_head, box, buffer.keys);
+  pack_transposed(in.value, problem, tile, batch, kv_head, box, buffer.values);
+  bool finite = pack_tokens(in.key, problem, tile, batch, kv_head, box, buffer.key_tokens);
+  pack_extra_transposed(in.extra_key, problem, batch, kv_head, buffer.extra_keys);
+  pack_extra_transposed(in.extra_value, problem, batch, kv_head, buffer.extra_values);
+  finite &= pack_extra_tokens(in.extra_key, problem, batch, kv_head, box, buffer.extra_key_tokens);
+  const int64_t extra_size = problem.extra * box.padded_dim;
+  fill_zero(buffer.grad_extra_keys, extra_size);
+  fill_zero(buffer.grad_extra_values, extra_size);
+  for_each_token(problem, tile, box, batch, kv_head, [&](int64_t index, int64_t packed) {
+    copy_token(args.grad_key + index, box.dim, box.padded_dim, T(1), buffer.grad_keys + packed);
+    copy_token(args.grad_value + index, box.dim, box.padded_dim, T(1), buffer.grad_values + packed);
+  });
+
+  const int64_t step = in.query.token[2] * problem.axis[2].dilation;
+  const int64_t grad_step = args.grad_out.token[2] * problem.axis[2].dilation;
+  const int64_t out_step = args.out.token[2] * problem.axis[2].dilation;
+  const int64_t group = problem.heads / problem.kv_heads;
+  for (int64_t head = kv_head * group; head < (kv_head + 1) * group; ++head) {
+    if (in.bias != nullptr) {
+      table.load_head(in.bias, head, buffer.bias);
+      fill_zero(buffer.grad_bias, table.padded());
+    }
+    for_each_block<T>(problem, tile, [&](const Block& block) {
+      T lse[kBlock], delta[kBlock];
+      int64_t index[kBlock];
+      for (int q = 0; q < block.queries; ++q) {
+        index[q] =
+            flat_index(problem, tile, problem.heads, batch, head, block.x, block.y, block.z + q);
+        const T* query =
+            token_ptr(in.query, problem, tile, batch, head, block.x, block.y, block.z + q);
+        const T* grad =
+            token_ptr(args.grad_out, problem, tile, batch, head, block.x, block.y, block.z + q);
+        const T* out =
+            token_ptr(args.out, problem, tile, batch, head, block.x, block.y, block.z + q);
+        prefetch_token(query + kPrefetch * step, box.dim);
+        prefetch_token(grad + kPrefetch * grad_step, box.dim);
+        prefetch_token(out + kPrefetch * out_step, box.dim);
+        copy_token(query, box.dim, box.padded_dim, scale, buffer.queries + q * box.padded_dim);
+        copy_token(grad, box.dim, box.padded_dim, T(1), buffer.grads + q * box.padded_dim);
+        delta[q] = dot(grad, out, box.dim) - args.grad_lse[index[q]];
+        lse[q] = args.lse[index[q]];
+      }
+      score(block, box, problem, buffer.queries, buffer.keys, buffer.extra_keys, buffer.vectors,
+            buffer.weights);
+      score(block, box, problem, buffer.grads, buffer.values, buffer.extra_values, buffer.vectors,
+            buffer.grad_scores);
+      for (int q = 0; q < block.queries; ++q) {
+        (in.bias == nullptr ? weights_and_grads<T, false>
+                            : weights_and_grads<T, true>)(problem, block, windows, table,
+                                                          buffer.bias, buffer.grad_bias, q, lse[q],
+                                                          delta[q],
+                                                          buffer.weights + q * block.lanes,
+                                                          buffer.grad_scores + q * block.lanes);
+      }
+      accumulate(block, box, problem, windows, finite, buffer.grad_scores, buffer.key_tokens,
+                 buffer.extra_key_tokens, buffer.result);
+      for (int q = 0; q < block.queries; ++q) {
+        store_token(buffer.result + q * box.padded_dim, box.dim, scale,
+                    args.grad_query + index[q] * box.dim);
+      }
+      scatter(block, box, problem, windows, buffer.weights, buffer.grad_scores, buffer.grads,
+              buffer.queries, buffer.grad_values, buffer.grad_keys, buffer.grad_extra_values,
+              buffer.grad_extra_keys);
+    });
+    if (in.bias != nullptr) {
+      T* to = grad_bias_table + head * table.count();
+      for (int64_t i = 0; i < table.count(); ++i)
+        to[i] += buffer.grad_bias[BiasTable<T>::kFront + i];
+    }
+  }
+  for_each_token(problem, tile, box, batch, kv_head, [&](int64_t index, int64_t packed) {
+    store_token(buffer.grad_keys + packed, box.dim, T(1), args.grad_key + index);
+    store_token(buffer.grad_values + packed, box.dim, T(1), args.grad_value + index);
+  });
+  for (int64_t s = 0; s < problem.extra; ++s) {
+    const int64_t index = ((batch * problem.extra + s) * problem.kv_heads + kv_head) * box.dim;
+    for (int64_t d = 0; d < box.dim; ++d) {
+      args.grad_extra_key[index + d] += buffer.grad_extra_keys[s * box.padded_dim + d];
+      args.grad_extra_value[index + d] += buffer.grad_extra_values[s * box.padded_dim + d];
+    }
+  }
+}
+
+}  // namespace saccade::neighborhood_attention::SACCADE_ISA_NAMESPACE

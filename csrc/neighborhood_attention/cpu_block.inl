@@ -1,0 +1,483 @@
+// What forward and backward share: the packed keys of a tile, a block of queries, and the two
+// products on them.
+//
+// A block is a run of up to kBlock queries along the last axis; they share the window's rows.
+// Within a row their windows differ by a shift, so neighbouring queries of a block form shares: as
+// many as fit their union of columns into the vectors that one window needs. A share meets each
+// vector of keys (lanes = keys) while it is in a register. Scores stand in scratch as
+// [query][row][chunk][lane], lane 0 at the first column of the query's share; lanes outside a
+// query's own window hold zero weight.
+#pragma once
+
+#include "common/simd.inl"
+#include "neighborhood_attention/kernel.h"
+
+namespace saccade::neighborhood_attention::SACCADE_ISA_NAMESPACE {
+
+using namespace ::saccade::SACCADE_ISA_NAMESPACE;
+
+constexpr int kBlock = 8;
+constexpr int kShare = 4;
+// Accumulators that the products keep in registers; AVX-512 has twice the registers, used at the
+// width of AVX2, because a row of a window rarely fills a longer vector.
+constexpr int kAccumulators = SACCADE_REGISTERS == 32 ? 24 : 12;
+constexpr int kMaxVectors = 8;  // vectors of keys that a share meets at once
+
+inline int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
+inline int64_t min(int64_t a, int64_t b) { return a < b ? a : b; }
+
+template <typename T>
+inline int64_t round_up(int64_t n) {
+  return ceil_div(n, kWidth<T>) * kWidth<T>;
+}
+
+// Row stride of transposed keys: whole vectors behind the last column may be read, and an odd
+// number of vectors keeps the rows of one column in different cache sets.
+template <typename T>
+inline int64_t column_stride(int64_t columns) {
+  const int64_t vectors = ceil_div(columns, kWidth<T>) + 1;
+  return (vectors | 1) * kWidth<T>;
+}
+
+// Takes arrays off one scratch buffer, each at the start of a cache line.
+template <typename T>
+class Scratch {
+ public:
+  explicit Scratch(T* base) : base_(base) {}
+  T* take(int64_t count) {
+    constexpr int64_t line = 64 / static_cast<int64_t>(sizeof(T));
+    T* array = base_ + used_;
+    used_ += ceil_div(count, line) * line;
+    return array;
+  }
+  int64_t used() const { return used_; }
+
+ private:
+  T* base_;
+  int64_t used_ = 0;
+};
+
+// The box of keys that a tile sees, and its layouts.
+template <typename T>
+struct Box {
+  int64_t begin[3], size[3];
+  int64_t rows, columns, dim, padded_dim, stride;
+
+  Box(const Problem& problem, const Tile& tile) {
+    for (int a = 0; a < 3; ++a) {
+      begin[a] = tile.key[a][0];
+      size[a] = tile.key[a][1] - tile.key[a][0];
+    }
+    rows = size[0] * size[1];
+    columns = size[2];
+    dim = problem.head_dim;
+    padded_dim = round_up<T>(dim);
+    stride = column_stride<T>(columns + problem.axis[2].stride);
+  }
+  int64_t row(int64_t x, int64_t y) const { return (x - begin[0]) * size[1] + (y - begin[1]); }
+  int64_t transposed_size() const { return rows * dim * stride; }
+  int64_t token_size() const { return rows * columns * padded_dim; }
+};
+
+template <typename T>
+inline const T* token_ptr(const View<const T>& view, const Problem& problem, const Tile& tile,
+                          int64_t batch, int64_t head, int64_t x, int64_t y, int64_t z) {
+  const T* p = view.data + batch * view.batch + head * view.head;
+  const int64_t position[3] = {x, y, z};
+  for (int a = 0; a < 3; ++a)
+    p += (tile.group[a] + position[a] * problem.axis[a].dilation) * view.token[a];
+  return p;
+}
+
+// Offset of a token in contiguous [B, X, Y, Z, h].
+inline int64_t flat_index(const Problem& problem, const Tile& tile, int64_t heads, int64_t batch,
+                          int64_t head, int64_t x, int64_t y, int64_t z) {
+  const int64_t position[3] = {x, y, z};
+  int64_t index = batch;
+  for (int a = 0; a < 3; ++a) {
+    index = index * problem.axis[a].length + tile.group[a] + position[a] * problem.axis[a].dilation;
+  }
+  return index * heads + head;
+}
+
+// Tokens stand far apart in memory where there are several heads: the hardware does not foresee the
+// next one.
+template <typename T>
+inline __attribute__((always_inline)) void prefetch_token(const T* p, int64_t dim) {
+  for (int64_t d = 0; d < dim; d += 64 / static_cast<int64_t>(sizeof(T))) __builtin_prefetch(p + d);
+}
+constexpr int kPrefetch = 12;  // tokens ahead
+
+// [columns][dim] with any column step -> [dim][stride], zeros behind the last column.
+template <typename T>
+inline void transpose(const T* from, int64_t step, int64_t columns, int64_t dim, int64_t stride,
+                      T* to) {
+  constexpr int W = kWidth<T>;
+  for (int64_t c = 0; c < stride; c += W) {
+    const int64_t valid = min(W, columns - c);
+    for (int i = 0; i < W; ++i) prefetch_token(from + (c + i + kPrefetch) * step, dim);
+    for (int64_t d = 0; d < dim; d += W) {
+      Vec<T> square[W];
+      for (int i = 0; i < W; ++i) {
+        square[i] = i < valid ? load_partial(from + (c + i) * step + d, dim - d) : Vec<T>{};
+      }
+      transpose_square<T>(square);
+      for (int i = 0; i < min(W, dim - d); ++i) store<T>(to + (d + i) * stride + c, square[i]);
+    }
+  }
+}
+
+// One token's D values behind each other, zeros up to a whole vector.
+template <typename T>
+inline void copy_token(const T* from, int64_t dim, int64_t padded_dim, T factor, T* to) {
+  for (int64_t d = 0; d < padded_dim; d += kWidth<T>)
+    store<T>(to + d, load_partial(from + d, dim - d) * factor);
+}
+
+template <typename T>
+inline void store_token(const T* from, int64_t dim, T factor, T* to) {
+  for (int64_t d = 0; d < dim; d += kWidth<T>)
+    store_partial<T>(to + d, load(from + d) * factor, dim - d);
+}
+
+// Tokens as rows of padded_dim values; returns whether all of them are finite.
+template <typename T>
+inline bool copy_tokens(const T* from, int64_t step, int64_t count, const Box<T>& box, T* to) {
+  Vec<T> poison{};
+  for (int64_t i = 0; i < count; ++i, to += box.padded_dim) {
+    prefetch_token(from + (i + kPrefetch) * step, box.dim);
+    copy_token(from + i * step, box.dim, box.padded_dim, T(1), to);
+    for (int64_t d = 0; d < box.padded_dim; d += kWidth<T>) poison += load(to + d) * T(0);
+  }
+  return horizontal_sum<T>(poison) == T(0);
+}
+
+template <typename T>
+inline void pack_transposed(const View<const T>& view, const Problem& problem, const Tile& tile,
+                            int64_t batch, int64_t head, const Box<T>& box, T* to) {
+  const int64_t step = view.token[2] * problem.axis[2].dilation;
+  for (int64_t x = 0; x < box.size[0]; ++x) {
+    for (int64_t y = 0; y < box.size[1]; ++y) {
+      const T* from = token_ptr(view, problem, tile, batch, head, box.begin[0] + x,
+                                box.begin[1] + y, box.begin[2]);
+      transpose(from, step, box.columns, box.dim, box.stride,
+                to + (x * box.size[1] + y) * box.dim * box.stride);
+    }
+  }
+}
+
+template <typename T>
+inline bool pack_tokens(const View<const T>& view, const Problem& problem, const Tile& tile,
+                        int64_t batch, int64_t head, const Box<T>& box, T* to) {
+  const int64_t step = view.token[2] * problem.axis[2].dilation;
+  bool finite = true;
+  for (int64_t x = 0; x < box.size[0]; ++x) {
+    for (int64_t y = 0; y < box.size[1]; ++y) {
+      const T* from = token_ptr(view, problem, tile, batch, head, box.begin[0] + x,
+                                box.begin[1] + y, box.begin[2]);
+      T* row = to + (x * box.size[1] + y) * box.columns * box.padded_dim;
+      finite &= copy_tokens(from, step, box.columns, box, row);
+    }
+  }
+  return finite;
+}
+
+// The additional keys or values of one batch entry and head.
+template <typename T>
+inline const T* extra_ptr(const View<const T>& view, int64_t batch, int64_t head) {
+  return view.data + batch * view.batch + head * view.head;
+}
+
+template <typename T>
+inline void pack_extra_transposed(const View<const T>& view, const Problem& problem, int64_t batch,
+                                  int64_t head, T* to) {
+  if (problem.extra == 0) return;
+  transpose(extra_ptr(view, batch, head), view.token[2], problem.extra, problem.head_dim,
+            column_stride<T>(problem.extra), to);
+}
+
+template <typename T>
+inline bool pack_extra_tokens(const View<const T>& view, const Problem& problem, int64_t batch,
+                              int64_t head, const Box<T>& box, T* to) {
+  return problem.extra == 0 ||
+         copy_tokens(extra_ptr(view, batch, head), view.token[2], problem.extra, box, to);
+}
+
+// Neighbouring queries of a block, and the union of their windows on the last axis.
+struct Share {
+  int first, count;
+  int64_t begin, end;
+};
+
+// A run of queries along the last axis.
+struct Block {
+  int64_t x, y, z;
+  int queries;
+  int64_t row_begin[2], row_end[2];
+  int64_t chunks,
+      lanes;  // vectors that a row takes; lanes that a query takes, additional keys included
+  int64_t extra_lane;  // first lane of the additional keys
+  int shares;
+  Share share[kBlock];
+  int64_t origin[kBlock];  // column of lane 0, by query
+
+  Block(const Problem& problem, const Tile& tile, int64_t x_, int64_t y_, int64_t z_, int queries_,
+        int width)
+      : x(x_), y(y_), z(z_), queries(queries_) {
+    const int64_t p[2] = {x, y};
+    for (int a = 0; a < 2; ++a) {
+      row_begin[a] = tile.axis[a].begin[p[a]];
+      row_end[a] = tile.axis[a].end[p[a]];
+    }
+    const int32_t* begin = tile.axis[2].begin + z;
+    const int32_t* end = tile.axis[2].end + z;
+    chunks = 1;
+    for (int q = 0; q < queries; ++q) {
+      const int64_t needed = ceil_div(end[q] - begin[q], width);
+      chunks = needed > chunks ? needed : chunks;
+    }
+    shares = 0;
+    for (int q = 0; q < queries; ++q) {
+      Share* s = share + shares - 1;
+      if (q == 0 || s->count == kShare || end[q] - s->begin > chunks * width) {
+        share[shares++] = {q, 1, begin[q], end[q]};
+      } else {
+        ++s->count;
+        s->end = end[q];
+      }
+      origin[q] = share[shares - 1].begin;
+    }
+    extra_lane = rows() * chunks * width;
+    lanes = extra_lane + ceil_div(problem.extra, width) * width;
+  }
+  int64_t rows() const { return (row_end[0] - row_begin[0]) * (row_end[1] - row_begin[1]); }
+};
+
+// Calls f(block) for all blocks of a tile; runs are cut evenly so that no block is nearly empty.
+template <typename T, typename F>
+inline void for_each_block(const Problem& problem, const Tile& tile, const F& f) {
+  const int64_t begin = tile.query[2][0];
+  const int64_t length = tile.query[2][1] - begin;
+  const int64_t blocks = ceil_div(length, kBlock);
+  for (int64_t x = tile.query[0][0]; x < tile.query[0][1]; ++x) {
+    for (int64_t y = tile.query[1][0]; y < tile.query[1][1]; ++y) {
+      for (int64_t i = 0; i < blocks; ++i) {
+        const int64_t z = begin + i * length / blocks;
+        const int queries = static_cast<int>(begin + (i + 1) * length / blocks - z);
+        f(Block(problem, tile, x, y, z, queries, kWidth<T>));
+      }
+    }
+  }
+}
+
+// Calls f(row of the box) for every row of a block's window.
+template <typename T, typename F>
+inline __attribute__((always_inline)) void for_each_row(const Block& block, const Box<T>& box,
+                                                        const F& f) {
+  for (int64_t x = block.row_begin[0]; x < block.row_end[0]; ++x) {
+    for (int64_t y = block.row_begin[1]; y < block.row_end[1]; ++y) f(box.row(x, y));
+  }
+}
+
+// The most lanes that a query takes.
+template <typename T>
+inline int64_t max_lanes(const Problem& problem) {
+  const Axis* axis = problem.axis;
+  return axis[0].kernel * axis[1].kernel * round_up<T>(axis[2].kernel) + round_up<T>(problem.extra);
+}
+
+// scores[q][lane] = sum_d queries[q][d] * keys[d][lane] for Q queries and N vectors of keys.
+template <typename T, int Q, int N>
+void score_vectors(const T* queries, int64_t padded_dim, int64_t dim, const T* const* keys,
+                   int64_t stride, T* scores, int64_t lanes) {
+  const T* key[N];
+  for (int n = 0; n < N; ++n) key[n] = keys[n];
+  Vec<T> sum[Q][N] = {};
+  for (int64_t d = 0; d < dim; ++d) {
+    Vec<T> query[Q];
+    for (int q = 0; q < Q; ++q) query[q] = broadcast<T>(queries[q * padded_dim + d]);
+    for (int n = 0; n < N; ++n) {
+      const Vec<T> k = load(key[n] + d * stride);
+      for (int q = 0; q < Q; ++q) sum[q][n] += query[q] * k;
+    }
+  }
+  for (int q = 0; q < Q; ++q) {
+    for (int n = 0; n < N; ++n) store<T>(scores + q * lanes + n * kWidth<T>, sum[q][n]);
+  }
+}
+
+template <typename T>
+using ScoreVectors = void (*)(const T*, int64_t, int64_t, const T* const*, int64_t, T*, int64_t);
+
+template <int Q>
+constexpr int kVectors = kAccumulators / Q < kMaxVectors ? kAccumulators / Q : kMaxVectors;
+
+template <typename T, int Q, int... n>
+inline ScoreVectors<T> pick_vectors(int count, std::integer_sequence<int, n...>) {
+  static constexpr ScoreVectors<T> table[] = {score_vectors<T, Q, n + 1>...};
+  return table[count - 1];
+}
+
+// As above for any number of vectors, cut evenly into runs that fit the registers.
+template <typename T, int Q>
+void score_queries(const T* queries, int64_t padded_dim, int64_t dim, const T* const* keys,
+                   int64_t count, int64_t stride, T* scores, int64_t lanes) {
+  const int64_t runs = ceil_div(count, kVectors<Q>);
+  for (int64_t i = 0; i < runs; ++i) {
+    const int64_t v = i * count / runs;
+    const int vectors = static_cast<int>((i + 1) * count / runs - v);
+    pick_vectors<T, Q>(vectors, std::make_integer_sequence<int, kVectors<Q>>{})(
+        queries, padded_dim, dim, keys + v, stride, scores + v * kWidth<T>, lanes);
+  }
+}
+
+// Scores of a block against transposed keys and additional keys.
+template <typename T>
+inline void score(const Block& block, const Box<T>& box, const Problem& problem, const T* queries,
+                  const T* keys, const T* extra_keys, const T** vectors, T* scores) {
+  constexpr int W = kWidth<T>;
+  constexpr decltype(&score_queries<T, 1>) table[] = {score_queries<T, 1>, score_queries<T, 2>,
+                                                      score_queries<T, 3>, score_queries<T, 4>};
+  static_assert(sizeof(table) / sizeof(table[0]) == kShare);
+  for (int i = 0; i < block.shares; ++i) {
+    const Share& share = block.share[i];
+    const auto f = table[share.count - 1];
+    const T* first = queries + share.first * box.padded_dim;
+    T* to = scores + share.first * block.lanes;
+    int64_t count = 0;
+    for_each_row(block, box, [&](int64_t row) {
+      const T* key = keys + row * box.dim * box.stride + (share.begin - box.begin[2]);
+      for (int64_t c = 0; c < block.chunks; ++c) vectors[count++] = key + c * W;
+    });
+    f(first, box.padded_dim, box.dim, vectors, count, box.stride, to, block.lanes);
+    if (problem.extra > 0) {
+      for (count = 0; count * W < problem.extra; ++count) vectors[count] = extra_keys + count * W;
+      f(first, box.padded_dim, box.dim, vectors, count, column_stride<T>(problem.extra),
+        to + block.extra_lane, block.lanes);
+    }
+  }
+}
+
+// result[q] = sum over the columns [begin, end) and the additional keys of weights[q][key] *
+// tokens[key] for Q queries from `q` on and N vectors of D.
+template <typename T, int Q, int N>
+void accumulate_vectors(const Block& block, const Box<T>& box, const Problem& problem, int q,
+                        int64_t begin, int64_t end, const T* weights, const T* tokens,
+                        const T* extra_tokens, T* result) {
+  constexpr int W = kWidth<T>;
+  const int64_t lanes = block.lanes;
+  Vec<T> sum[Q][N] = {};
+  const auto add = [&](const T* weight, const T* token) __attribute__((always_inline)) {
+    Vec<T> v[N];
+    for (int n = 0; n < N; ++n) v[n] = load(token + n * W);
+    for (int i = 0; i < Q; ++i) {
+      for (int n = 0; n < N; ++n) sum[i][n] += weight[i * lanes] * v[n];
+    }
+  };
+  const T* weight = weights + q * lanes + (begin - block.origin[q]);
+  for_each_row(block, box, [&](int64_t row) {
+    const T* token = tokens + (row * box.columns + begin - box.begin[2]) * box.padded_dim;
+    for (int64_t c = 0; c < end - begin; ++c) add(weight + c, token + c * box.padded_dim);
+    weight += block.chunks * W;
+  });
+  const T* extra_weights = weights + q * lanes + block.extra_lane;
+  for (int64_t s = 0; s < problem.extra; ++s)
+    add(extra_weights + s, extra_tokens + s * box.padded_dim);
+  for (int i = 0; i < Q; ++i) {
+    for (int n = 0; n < N; ++n) store<T>(result + (q + i) * box.padded_dim + n * W, sum[i][n]);
+  }
+}
+
+template <typename T, int Q>
+void accumulate_queries(const Block& block, const Box<T>& box, const Problem& problem, int q,
+                        int64_t begin, int64_t end, const T* weights, const T* tokens,
+                        const T* extra_tokens, T* result) {
+  constexpr int W = kWidth<T>;
+  constexpr int kMost = kAccumulators / Q >= 4 ? 4 : 2;
+  int64_t d = 0;
+  const auto run = [&](auto f, int vectors) {
+    for (; d + vectors * W <= box.padded_dim; d += vectors * W) {
+      f(block, box, problem, q, begin, end, weights, tokens + d, extra_tokens + d, result + d);
+    }
+  };
+  run(accumulate_vectors<T, Q, kMost>, kMost);
+  run(accumulate_vectors<T, Q, 2>, 2);
+  run(accumulate_vectors<T, Q, 1>, 1);
+}
+
+// A share's queries meet the union of their windows, where weights are zero outside a query's own;
+// zero times a value that is not finite would spoil a query that does not see it, so such tiles go
+// one query at a time.
+template <typename T>
+inline void accumulate(const Block& block, const Box<T>& box, const Problem& problem,
+                       const Windows& windows, bool finite, const T* weights, const T* tokens,
+                       const T* extra_tokens, T* result) {
+  constexpr decltype(&accumulate_queries<T, 1>) table[] = {
+      accumulate_queries<T, 1>, accumulate_queries<T, 2>, accumulate_queries<T, 3>,
+      accumulate_queries<T, 4>};
+  static_assert(sizeof(table) / sizeof(table[0]) == kShare);
+  if (finite) {
+    for (int i = 0; i < block.shares; ++i) {
+      const Share& share = block.share[i];
+      table[share.count - 1](block, box, problem, share.first, share.begin, share.end, weights,
+                             tokens, extra_tokens, result);
+    }
+  } else {
+    for (int q = 0; q < block.queries; ++q) {
+      table[0](block, box, problem, q, windows.begin[block.z + q], windows.end[block.z + q],
+               weights, tokens, extra_tokens, result);
+    }
+  }
+}
+
+// The relative position bias of one head, with room around it for the lanes outside a window.
+template <typename T>
+struct BiasTable {
+  int64_t size[3];
+  static constexpr int64_t kFront = kBlock;
+
+  explicit BiasTable(const Problem& problem) {
+    for (int a = 0; a < 3; ++a) size[a] = 2 * problem.axis[a].kernel - 1;
+  }
+  int64_t count() const { return size[0] * size[1] * size[2]; }
+  int64_t padded() const { return kFront + count() + kBlock + 2 * kWidth<T>; }
+  // Where lane 0 of the row of keys (rx, ry) stands for query q of the block, counted from the
+  // padded table's start.
+  int64_t offset(const Problem& problem, const Block& block, int q, int64_t rx, int64_t ry) const {
+    const int64_t x = rx - block.x + problem.axis[0].kernel - 1;
+    const int64_t y = ry - block.y + problem.axis[1].kernel - 1;
+    const int64_t z = block.origin[q] - (block.z + q) + problem.axis[2].kernel - 1;
+    return kFront + (x * size[1] + y) * size[2] + z;
+  }
+  void load_head(const T* bias, int64_t head, T* to) const {
+    for (int64_t i = 0; i < padded(); ++i) to[i] = T(0);
+    for (int64_t i = 0; i < count(); ++i) to[kFront + i] = bias[head * count() + i];
+  }
+};
+
+// Calls f(first lane, mask, bias offset) for every vector of query q; the additional keys have bias
+// offset -1, as have all keys where there is no bias.
+template <typename T, bool kBias, typename F>
+inline __attribute__((always_inline)) void for_each_vector(const Problem& problem,
+                                                           const Block& block,
+                                                           const Windows& windows,
+                                                           const BiasTable<T>& table, int q,
+                                                           const F& f) {
+  constexpr int W = kWidth<T>;
+  const int64_t begin = windows.begin[block.z + q] - block.origin[q];
+  const int64_t end = windows.end[block.z + q] - block.origin[q];
+  for (int64_t c = 0; c < block.chunks; ++c) {
+    const Mask<T> mask = lanes_between<T>(begin - c * W, end - c * W);
+    int64_t lane = c * W;
+    for (int64_t rx = block.row_begin[0]; rx < block.row_end[0]; ++rx) {
+      for (int64_t ry = block.row_begin[1]; ry < block.row_end[1]; ++ry, lane += block.chunks * W) {
+        f(lane, mask, kBias ? table.offset(problem, block, q, rx, ry) + c * W : -1);
+      }
+    }
+  }
+  for (int64_t s = 0; s < problem.extra; s += W) {
+    f(block.extra_lane + s, lanes_between<T>(0, problem.extra - s), int64_t{-1});
+  }
+}
+
+}  // namespace saccade::neighborhood_attention::SACCADE_ISA_NAMESPACE

@@ -1,0 +1,103 @@
+// Forward: per block of queries, scores -> softmax over the whole window -> weighted sum of values.
+#pragma once
+
+#include "neighborhood_attention/cpu_block.inl"
+
+namespace saccade::neighborhood_attention::SACCADE_ISA_NAMESPACE {
+
+template <typename T>
+struct ForwardBuffers {
+  T *keys, *values, *extra_keys, *extra_values, *bias, *queries, *scores, *result;
+  const T** vectors;
+
+  ForwardBuffers(const Problem& problem, const Tile& tile, Scratch<T>& scratch) {
+    const Box<T> box(problem, tile);
+    const int64_t lanes = max_lanes<T>(problem);
+    keys = scratch.take(box.transposed_size());
+    values = scratch.take(box.token_size());
+    extra_keys = scratch.take(box.dim * column_stride<T>(problem.extra));
+    extra_values = scratch.take(problem.extra * box.padded_dim);
+    bias = scratch.take(BiasTable<T>(problem).padded());
+    queries = scratch.take(kBlock * box.padded_dim);
+    scores = scratch.take(kBlock * lanes);
+    result = scratch.take(kBlock * box.padded_dim);
+    vectors = reinterpret_cast<const T**>(scratch.take(lanes / kWidth<T> * sizeof(T*) / sizeof(T)));
+  }
+};
+
+// Scores become exp(score - max); returns max and sum.
+template <typename T, bool kBias>
+inline void softmax(const Problem& problem, const Block& block, const Windows& windows,
+                    const BiasTable<T>& table, const T* bias, int q, T* scores, T* max_score,
+                    T* sum) {
+  const Vec<T> lowest = broadcast<T>(static_cast<T>(-__builtin_inf()));
+  Vec<T> highest = lowest;
+  for_each_vector<T, kBias>(problem, block, windows, table, q,
+                            [&](int64_t lane, Mask<T> mask, int64_t offset) {
+                              Vec<T> s = load(scores + lane);
+                              if (kBias && offset >= 0) s += load(bias + offset);
+                              s = mask ? s : lowest;
+                              store<T>(scores + lane, s);
+                              highest = max<T>(s, highest);
+                            });
+  const T top = horizontal_max<T>(highest);
+  Vec<T> total{};
+  for (int64_t lane = 0; lane < block.lanes; lane += kWidth<T>) {
+    const Vec<T> p = exp_bounded(load(scores + lane) - top);
+    store<T>(scores + lane, p);
+    total += p;
+  }
+  *max_score = top;
+  *sum = horizontal_sum<T>(total);
+}
+
+template <typename T>
+void forward(const ForwardArgs<T>& args, const Tile& tile, int64_t batch, int64_t kv_head,
+             T* memory) {
+  const Problem& problem = args.problem;
+  const Inputs<T>& in = args.in;
+  const Box<T> box(problem, tile);
+  const Windows& windows = tile.axis[2];
+  const BiasTable<T> table(problem);
+  Scratch<T> scratch(memory);
+  const ForwardBuffers<T> buffer(problem, tile, scratch);
+
+  pack_transposed(in.key, problem, tile, batch, kv_head, box, buffer.keys);
+  bool finite = pack_tokens(in.value, problem, tile, batch, kv_head, box, buffer.values);
+  pack_extra_transposed(in.extra_key, problem, batch, kv_head, buffer.extra_keys);
+  finite &= pack_extra_tokens(in.extra_value, problem, batch, kv_head, box, buffer.extra_values);
+
+  const int64_t step = in.query.token[2] * problem.axis[2].dilation;
+  const int64_t group = problem.heads / problem.kv_heads;
+  for (int64_t head = kv_head * group; head < (kv_head + 1) * group; ++head) {
+    if (in.bias != nullptr) table.load_head(in.bias, head, buffer.bias);
+    for_each_block<T>(problem, tile, [&](const Block& block) {
+      for (int q = 0; q < block.queries; ++q) {
+        const T* from =
+            token_ptr(in.query, problem, tile, batch, head, block.x, block.y, block.z + q);
+        prefetch_token(from + kPrefetch * step, box.dim);
+        copy_token(from, box.dim, box.padded_dim, static_cast<T>(problem.scale),
+                   buffer.queries + q * box.padded_dim);
+      }
+      score(block, box, problem, buffer.queries, buffer.keys, buffer.extra_keys, buffer.vectors,
+            buffer.scores);
+      T top[kBlock], sum[kBlock];
+      for (int q = 0; q < block.queries; ++q) {
+        (in.bias == nullptr ? softmax<T, false>
+                            : softmax<T, true>)(problem, block, windows, table, buffer.bias, q,
+                                                buffer.scores + q * block.lanes, top + q, sum + q);
+      }
+      accumulate(block, box, problem, windows, finite, buffer.scores, buffer.values,
+                 buffer.extra_values, buffer.result);
+      for (int q = 0; q < block.queries; ++q) {
+        const int64_t index =
+            flat_index(problem, tile, problem.heads, batch, head, block.x, block.y, block.z + q);
+        store_token(buffer.result + q * box.padded_dim, box.dim, T(1) / sum[q],
+                    args.out + index * box.dim);
+        args.lse[index] = top[q] + log_of(sum[q]);
+      }
+    });
+  }
+}
+
+}  // namespace saccade::neighborhood_attention::SACCADE_ISA_NAMESPACE

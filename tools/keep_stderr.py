@@ -1,0 +1,22 @@
+"""Compiler launcher: run a command and keep what it says on stderr beside the object file it makes, as `<object>.log`.
+
+nvcc reports registers and spills on stderr, once, when it compiles; ptxas_report.py reads the logs later.
+"""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+
+def main(command: list[str]) -> int:
+    done = subprocess.run(command, stderr=subprocess.PIPE, text=True, check=False)
+    sys.stderr.write(done.stderr)
+    if done.returncode == 0 and "-o" in command:
+        Path(command[command.index("-o") + 1] + ".log").write_text(done.stderr)
+    return done.returncode
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
