@@ -53,6 +53,16 @@ inline __attribute__((always_inline)) Vec<T> broadcast(T x) {
   return x - Vec<T>{};
 }
 
+// Keeps a loaded vector in its register: folded into every instruction that uses it, it would be
+// loaded as often.
+template <typename V>
+inline __attribute__((always_inline)) V in_register(V v) {
+#if defined(__x86_64__)
+  __asm__("" : "+x"(v));
+#endif
+  return v;
+}
+
 template <typename T>
 inline __attribute__((always_inline)) Vec<T> max(Vec<T> a, Vec<T> b) {
   return a > b ? a : b;

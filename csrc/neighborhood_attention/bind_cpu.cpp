@@ -8,6 +8,7 @@
 #include <tuple>
 
 #include "common/isa.h"
+#include "common/parallel.h"
 #include "neighborhood_attention/bind.h"
 #include "neighborhood_attention/plan.h"
 
@@ -42,19 +43,20 @@ const Kernels<T>& kernels() {
   return pick(baseline::kFloat, baseline::kDouble);
 }
 
+// Uninitialised memory that starts at a cache line.
 template <typename T>
 class AlignedScratch {
  public:
   explicit AlignedScratch(int64_t count)
-      : data_(static_cast<T*>(::operator new(count * sizeof(T), kLine))) {}
-  ~AlignedScratch() { ::operator delete(data_, kLine); }
-  AlignedScratch(const AlignedScratch&) = delete;
-  AlignedScratch& operator=(const AlignedScratch&) = delete;
-  T* data() { return data_; }
+      : data_(static_cast<T*>(::operator new(static_cast<size_t>(count) * sizeof(T), kLine))) {}
+  T* data() { return data_.get(); }
 
  private:
   static constexpr std::align_val_t kLine{64};
-  T* data_;
+  struct Free {
+    void operator()(T* p) const { ::operator delete(p, kLine); }
+  };
+  std::unique_ptr<T, Free> data_;
 };
 
 template <typename T>
@@ -134,15 +136,13 @@ void run_forward(const Problem& problem, const Prepared& prepared, Tensor& out, 
     for (const Tile& tile : phase) tiles.push_back(&tile);
   }
   const int64_t count = static_cast<int64_t>(tiles.size());
-  torch::stable::parallel_for(
-      0, problem.batch * problem.kv_heads * count, 1, [&](int64_t begin, int64_t end) {
-        AlignedScratch<T> scratch(scratch_size);
-        for (int64_t i = begin; i < end; ++i) {
-          const int64_t box = i / count;
-          kernels<T>().forward(args, *tiles[i % count], box / problem.kv_heads,
-                               box % problem.kv_heads, scratch.data());
-        }
-      });
+  parallel_tasks(problem.batch * problem.kv_heads * count, [&] {
+    return [&, scratch = AlignedScratch<T>(scratch_size)](int64_t i) mutable {
+      const int64_t box = i / count;
+      kernels<T>().forward(args, *tiles[i % count], box / problem.kv_heads, box % problem.kv_heads,
+                           scratch.data());
+    };
+  });
 }
 
 // Work is cut into tasks from sizes alone. A task stays with one key head, and with whole batch
@@ -165,16 +165,16 @@ void run_backward(const BackwardArgs<T>& args, T* grad_bias) {
     const int64_t count = static_cast<int64_t>(tiles.size());
     const int64_t unit = problem.extra > 0 ? count : 1;  // tiles that one task must not share
     const int64_t units = unit == 0 ? 0 : problem.batch * count / unit;
-    torch::stable::parallel_for(0, problem.kv_heads * tasks, 1, [&](int64_t begin, int64_t end) {
-      AlignedScratch<T> scratch(scratch_size);
-      for (int64_t i = begin; i < end; ++i) {
+    parallel_tasks(problem.kv_heads * tasks, [&] {
+      return [&, scratch = AlignedScratch<T>(scratch_size)](int64_t i) mutable {
         const int64_t kv_head = i / tasks;
         const int64_t task = i % tasks;
-        for (int64_t j = task * units / tasks * unit; j < (task + 1) * units / tasks * unit; ++j) {
+        const int64_t end = (task + 1) * units / tasks * unit;
+        for (int64_t j = task * units / tasks * unit; j < end; ++j) {
           kernels<T>().backward(args, tiles[j % count], j / count, kv_head,
                                 partials.data() + task * table, scratch.data());
         }
-      }
+      };
     });
   }
   for (int64_t task = 0; task < tasks; ++task) {
@@ -221,15 +221,16 @@ std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor, Tensor> backward(
   const Tensor o = prepare(out, type);
   const Tensor l = torch::stable::contiguous(prepare(lse, type));
   const Tensor gl = torch::stable::contiguous(prepare(grad_lse, type));
-  const auto zeros = [&](const Tensor& like) {
-    return torch::stable::new_zeros(query, like.sizes(), type);
+  const auto empty_like = [&](const Tensor& like) {
+    return torch::stable::new_empty(query, like.sizes(), type);
   };
   const auto zeros_or_none = [&](const OptionalTensor& like) {
-    return like.has_value() ? zeros(*like) : torch::stable::new_zeros(query, Ints{0}, type);
+    return like.has_value() ? torch::stable::new_zeros(query, like->sizes(), type)
+                            : torch::stable::new_empty(query, Ints{0}, type);
   };
-  Tensor grad_query = torch::stable::new_empty(query, query.sizes(), type);
-  Tensor grad_key = zeros(key);
-  Tensor grad_value = zeros(value);
+  Tensor grad_query = empty_like(query);
+  Tensor grad_key = empty_like(key);
+  Tensor grad_value = empty_like(value);
   Tensor grad_bias = zeros_or_none(bias);
   Tensor grad_extra_key = zeros_or_none(additional_keys);
   Tensor grad_extra_value = zeros_or_none(additional_values);

@@ -56,7 +56,7 @@ struct Visitors {
 // key[d] += sum_q grad_score[q] query[q][d], value[d] += sum_q weight[q] grad[q][d] for N vectors
 // of D.
 template <typename T, int N>
-inline __attribute__((always_inline)) void scatter_vectors(Visitors visitors, const int64_t* lane,
+inline __attribute__((always_inline)) void scatter_vectors(Visitors visitors, const int64_t* shift,
                                                            int64_t padded_dim, const T* weights,
                                                            const T* grad_scores, const T* grads,
                                                            const T* queries, T* grad_value,
@@ -68,8 +68,8 @@ inline __attribute__((always_inline)) void scatter_vectors(Visitors visitors, co
     key[n] = load(grad_key + n * W);
   }
   for (int q = visitors.first; q < visitors.last; ++q) {
-    const T weight = weights[lane[q]];
-    const T grad_score = grad_scores[lane[q]];
+    const T weight = weights[shift[q]];
+    const T grad_score = grad_scores[shift[q]];
     for (int n = 0; n < N; ++n) {
       value[n] += weight * load(grads + q * padded_dim + n * W);
       key[n] += grad_score * load(queries + q * padded_dim + n * W);
@@ -87,42 +87,39 @@ inline void scatter(const Block& block, const Box<T>& box, const Problem& proble
                     const T* queries, T* grad_values, T* grad_keys, T* grad_extra_values,
                     T* grad_extra_keys) {
   constexpr int W = kWidth<T>;
-  // lane[q]: where the key's weight stands among those of query q
-  const auto token = [&](Visitors visitors, const int64_t* lane, T* grad_value, T* grad_key) {
+  const auto token = [&](Visitors visitors, const int64_t* shift, int64_t lane, T* grad_value,
+                         T* grad_key) {
     int64_t d = 0;
     const auto run = [&](auto f, int vectors) {
       for (; d + vectors * W <= box.padded_dim; d += vectors * W) {
-        f(visitors, lane, box.padded_dim, weights, grad_scores, grads + d, queries + d,
-          grad_value + d, grad_key + d);
+        f(visitors, shift, box.padded_dim, weights + lane, grad_scores + lane, grads + d,
+          queries + d, grad_value + d, grad_key + d);
       }
     };
     run(scatter_vectors<T, 4>, 4);
     run(scatter_vectors<T, 1>, 1);
   };
+  // A key's weights, one a visitor, stand at fixed distances from each other: shift[q] plus the
+  // key's own lane.
+  int64_t shift[kBlock];
+  for (int q = 0; q < block.queries; ++q) shift[q] = q * block.lanes - block.origin[q];
   const int64_t first = block.share[0].begin;
   const int64_t last = block.share[block.shares - 1].end;
-  int64_t row_lane[kBlock];
-  for (int q = 0; q < block.queries; ++q) row_lane[q] = q * block.lanes + first - block.origin[q];
+  int64_t row_lane = 0;
   for_each_row(block, box, [&](int64_t row) {
-    int64_t lane[kBlock];
-    for (int q = 0; q < block.queries; ++q) {
-      lane[q] = row_lane[q];
-      row_lane[q] += block.chunks * W;
-    }
     int64_t offset = (row * box.columns + first - box.begin[2]) * box.padded_dim;
     Visitors visitors{0, 0};
     for (int64_t c = first; c < last; ++c, offset += box.padded_dim) {
       while (visitors.last < block.queries && windows.begin[block.z + visitors.last] <= c)
         ++visitors.last;
       while (windows.end[block.z + visitors.first] <= c) ++visitors.first;
-      token(visitors, lane, grad_values + offset, grad_keys + offset);
-      for (int q = 0; q < block.queries; ++q) ++lane[q];
+      token(visitors, shift, row_lane + c, grad_values + offset, grad_keys + offset);
     }
+    row_lane += block.chunks * W;
   });
+  for (int q = 0; q < block.queries; ++q) shift[q] = q * block.lanes;
   for (int64_t s = 0; s < problem.extra; ++s) {
-    int64_t lane[kBlock];
-    for (int q = 0; q < block.queries; ++q) lane[q] = q * block.lanes + block.extra_lane + s;
-    token({0, block.queries}, lane, grad_extra_values + s * box.padded_dim,
+    token({0, block.queries}, shift, block.extra_lane + s, grad_extra_values + s * box.padded_dim,
           grad_extra_keys + s * box.padded_dim);
   }
 }
@@ -144,18 +141,20 @@ inline void weights_and_grads(const Problem& problem, const Block& block, const 
       });
 }
 
-// Calls f(offset in a contiguous [B, X, Y, Z, h, D], offset in scratch rows) for every token of the
-// box.
+// Calls f(offset in a contiguous [B, X, Y, Z, h, D], offset in scratch rows, fresh) for every token
+// of the box.
 template <typename T, typename F>
 inline void for_each_token(const Problem& problem, const Tile& tile, const Box<T>& box,
                            int64_t batch, int64_t head, const F& f) {
   int64_t packed = 0;
-  for (int64_t x = 0; x < box.size[0]; ++x) {
-    for (int64_t y = 0; y < box.size[1]; ++y) {
-      for (int64_t z = 0; z < box.size[2]; ++z, packed += box.padded_dim) {
-        const int64_t index = flat_index(problem, tile, problem.kv_heads, batch, head,
-                                         box.begin[0] + x, box.begin[1] + y, box.begin[2] + z);
-        f(index * box.dim, packed);
+  const auto fresh = [&](int a, int64_t p) {
+    return tile.fresh[a][0] <= p && p < tile.fresh[a][1];
+  };
+  for (int64_t x = tile.key[0][0]; x < tile.key[0][1]; ++x) {
+    for (int64_t y = tile.key[1][0]; y < tile.key[1][1]; ++y) {
+      for (int64_t z = tile.key[2][0]; z < tile.key[2][1]; ++z, packed += box.padded_dim) {
+        f(flat_index(problem, tile, problem.kv_heads, batch, head, x, y, z) * box.dim, packed,
+          fresh(0, x) && fresh(1, y) && fresh(2, z));
       }
     }
   }
@@ -182,14 +181,22 @@ void backward(const BackwardArgs<T>& args, const Tile& tile, int64_t batch, int6
   const int64_t extra_size = problem.extra * box.padded_dim;
   fill_zero(buffer.grad_extra_keys, extra_size);
   fill_zero(buffer.grad_extra_values, extra_size);
-  for_each_token(problem, tile, box, batch, kv_head, [&](int64_t index, int64_t packed) {
-    copy_token(args.grad_key + index, box.dim, box.padded_dim, T(1), buffer.grad_keys + packed);
-    copy_token(args.grad_value + index, box.dim, box.padded_dim, T(1), buffer.grad_values + packed);
-  });
+  for_each_token(problem, tile, box, batch, kv_head,
+                 [&](int64_t index, int64_t packed, bool fresh) {
+                   if (fresh) {
+                     fill_zero(buffer.grad_keys + packed, box.padded_dim);
+                     fill_zero(buffer.grad_values + packed, box.padded_dim);
+                   } else {
+                     copy_token(args.grad_key + index, box.dim, box.padded_dim, T(1),
+                                buffer.grad_keys + packed);
+                     copy_token(args.grad_value + index, box.dim, box.padded_dim, T(1),
+                                buffer.grad_values + packed);
+                   }
+                 });
 
-  const int64_t step = in.query.token[2] * problem.axis[2].dilation;
-  const int64_t grad_step = args.grad_out.token[2] * problem.axis[2].dilation;
-  const int64_t out_step = args.out.token[2] * problem.axis[2].dilation;
+  const int64_t ahead = prefetch_distance(in.query, problem, tile);
+  const int64_t grad_ahead = prefetch_distance(args.grad_out, problem, tile);
+  const int64_t out_ahead = prefetch_distance(args.out, problem, tile);
   const int64_t group = problem.heads / problem.kv_heads;
   for (int64_t head = kv_head * group; head < (kv_head + 1) * group; ++head) {
     if (in.bias != nullptr) {
@@ -208,9 +215,10 @@ void backward(const BackwardArgs<T>& args, const Tile& tile, int64_t batch, int6
             token_ptr(args.grad_out, problem, tile, batch, head, block.x, block.y, block.z + q);
         const T* out =
             token_ptr(args.out, problem, tile, batch, head, block.x, block.y, block.z + q);
-        prefetch_token(query + kPrefetch * step, box.dim);
-        prefetch_token(grad + kPrefetch * grad_step, box.dim);
-        prefetch_token(out + kPrefetch * out_step, box.dim);
+        prefetch_token(query + ahead, box.dim);
+        prefetch_token(grad + grad_ahead, box.dim);
+        prefetch_token(out + out_ahead, box.dim);
+        prefetch_token<true>(args.grad_query + index[q] * box.dim, box.dim);
         copy_token(query, box.dim, box.padded_dim, scale, buffer.queries + q * box.padded_dim);
         copy_token(grad, box.dim, box.padded_dim, T(1), buffer.grads + q * box.padded_dim);
         delta[q] = dot(grad, out, box.dim) - args.grad_lse[index[q]];
@@ -244,7 +252,9 @@ void backward(const BackwardArgs<T>& args, const Tile& tile, int64_t batch, int6
         to[i] += buffer.grad_bias[BiasTable<T>::kFront + i];
     }
   }
-  for_each_token(problem, tile, box, batch, kv_head, [&](int64_t index, int64_t packed) {
+  for_each_token(problem, tile, box, batch, kv_head, [&](int64_t index, int64_t packed, bool) {
+    prefetch_token<true>(args.grad_key + index + ahead, box.dim);
+    prefetch_token<true>(args.grad_value + index + ahead, box.dim);
     store_token(buffer.grad_keys + packed, box.dim, T(1), args.grad_key + index);
     store_token(buffer.grad_values + packed, box.dim, T(1), args.grad_value + index);
   });

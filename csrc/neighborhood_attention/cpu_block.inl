@@ -16,8 +16,9 @@ namespace saccade::neighborhood_attention::SACCADE_ISA_NAMESPACE {
 
 using namespace ::saccade::SACCADE_ISA_NAMESPACE;
 
-constexpr int kBlock = 8;
-constexpr int kShare = 4;
+// Queries a block: the keys of a share are still in the first-level cache when the next one comes.
+constexpr int kBlock = 20;
+constexpr int kShare = 4;  // queries a share, at most
 // Accumulators that the products keep in registers; AVX-512 has twice the registers, used at the
 // width of AVX2, because a row of a window rarely fills a longer vector.
 constexpr int kAccumulators = SACCADE_REGISTERS == 32 ? 24 : 12;
@@ -100,22 +101,34 @@ inline int64_t flat_index(const Problem& problem, const Tile& tile, int64_t head
   return index * heads + head;
 }
 
-// Tokens stand far apart in memory where there are several heads: the hardware does not foresee the
-// next one.
-template <typename T>
+// Tokens stand far apart in memory where there are several heads, and the hardware does not foresee
+// the next one.
+template <bool kWrite = false, typename T>
 inline __attribute__((always_inline)) void prefetch_token(const T* p, int64_t dim) {
-  for (int64_t d = 0; d < dim; d += 64 / static_cast<int64_t>(sizeof(T))) __builtin_prefetch(p + d);
+  for (int64_t d = 0; d < dim; d += 64 / static_cast<int64_t>(sizeof(T))) {
+    __builtin_prefetch(p + d, kWrite ? 1 : 0);
+  }
 }
-constexpr int kPrefetch = 12;  // tokens ahead
+
+// How far ahead to prefetch: whole rows, or along the only row.
+template <typename T>
+inline int64_t prefetch_distance(const View<const T>& view, const Problem& problem,
+                                 const Tile& tile) {
+  constexpr int64_t tokens = 32;
+  const int64_t columns = tile.query[2][1] - tile.query[2][0];
+  if (tile.query[1][1] - tile.query[1][0] == 1)
+    return tokens * view.token[2] * problem.axis[2].dilation;
+  return ceil_div(tokens, columns) * view.token[1] * problem.axis[1].dilation;
+}
 
 // [columns][dim] with any column step -> [dim][stride], zeros behind the last column.
 template <typename T>
 inline void transpose(const T* from, int64_t step, int64_t columns, int64_t dim, int64_t stride,
-                      T* to) {
+                      int64_t ahead, T* to) {
   constexpr int W = kWidth<T>;
   for (int64_t c = 0; c < stride; c += W) {
     const int64_t valid = min(W, columns - c);
-    for (int i = 0; i < W; ++i) prefetch_token(from + (c + i + kPrefetch) * step, dim);
+    for (int64_t i = 0; i < valid; ++i) prefetch_token(from + (c + i) * step + ahead, dim);
     for (int64_t d = 0; d < dim; d += W) {
       Vec<T> square[W];
       for (int i = 0; i < W; ++i) {
@@ -142,10 +155,11 @@ inline void store_token(const T* from, int64_t dim, T factor, T* to) {
 
 // Tokens as rows of padded_dim values; returns whether all of them are finite.
 template <typename T>
-inline bool copy_tokens(const T* from, int64_t step, int64_t count, const Box<T>& box, T* to) {
+inline bool copy_tokens(const T* from, int64_t step, int64_t count, const Box<T>& box,
+                        int64_t ahead, T* to) {
   Vec<T> poison{};
   for (int64_t i = 0; i < count; ++i, to += box.padded_dim) {
-    prefetch_token(from + (i + kPrefetch) * step, box.dim);
+    prefetch_token(from + i * step + ahead, box.dim);
     copy_token(from + i * step, box.dim, box.padded_dim, T(1), to);
     for (int64_t d = 0; d < box.padded_dim; d += kWidth<T>) poison += load(to + d) * T(0);
   }
@@ -156,11 +170,12 @@ template <typename T>
 inline void pack_transposed(const View<const T>& view, const Problem& problem, const Tile& tile,
                             int64_t batch, int64_t head, const Box<T>& box, T* to) {
   const int64_t step = view.token[2] * problem.axis[2].dilation;
+  const int64_t ahead = prefetch_distance(view, problem, tile);
   for (int64_t x = 0; x < box.size[0]; ++x) {
     for (int64_t y = 0; y < box.size[1]; ++y) {
       const T* from = token_ptr(view, problem, tile, batch, head, box.begin[0] + x,
                                 box.begin[1] + y, box.begin[2]);
-      transpose(from, step, box.columns, box.dim, box.stride,
+      transpose(from, step, box.columns, box.dim, box.stride, ahead,
                 to + (x * box.size[1] + y) * box.dim * box.stride);
     }
   }
@@ -170,13 +185,14 @@ template <typename T>
 inline bool pack_tokens(const View<const T>& view, const Problem& problem, const Tile& tile,
                         int64_t batch, int64_t head, const Box<T>& box, T* to) {
   const int64_t step = view.token[2] * problem.axis[2].dilation;
+  const int64_t ahead = prefetch_distance(view, problem, tile);
   bool finite = true;
   for (int64_t x = 0; x < box.size[0]; ++x) {
     for (int64_t y = 0; y < box.size[1]; ++y) {
       const T* from = token_ptr(view, problem, tile, batch, head, box.begin[0] + x,
                                 box.begin[1] + y, box.begin[2]);
       T* row = to + (x * box.size[1] + y) * box.columns * box.padded_dim;
-      finite &= copy_tokens(from, step, box.columns, box, row);
+      finite &= copy_tokens(from, step, box.columns, box, ahead, row);
     }
   }
   return finite;
@@ -193,14 +209,14 @@ inline void pack_extra_transposed(const View<const T>& view, const Problem& prob
                                   int64_t head, T* to) {
   if (problem.extra == 0) return;
   transpose(extra_ptr(view, batch, head), view.token[2], problem.extra, problem.head_dim,
-            column_stride<T>(problem.extra), to);
+            column_stride<T>(problem.extra), 0, to);
 }
 
 template <typename T>
 inline bool pack_extra_tokens(const View<const T>& view, const Problem& problem, int64_t batch,
                               int64_t head, const Box<T>& box, T* to) {
   return problem.extra == 0 ||
-         copy_tokens(extra_ptr(view, batch, head), view.token[2], problem.extra, box, to);
+         copy_tokens(extra_ptr(view, batch, head), view.token[2], problem.extra, box, 0, to);
 }
 
 // Neighbouring queries of a block, and the union of their windows on the last axis.
@@ -292,12 +308,15 @@ void score_vectors(const T* queries, int64_t padded_dim, int64_t dim, const T* c
                    int64_t stride, T* scores, int64_t lanes) {
   const T* key[N];
   for (int n = 0; n < N; ++n) key[n] = keys[n];
-  Vec<T> sum[Q][N] = {};
+  Vec<T> sum[Q][N];
+  for (int q = 0; q < Q; ++q) {
+    for (int n = 0; n < N; ++n) sum[q][n] = Vec<T>{};
+  }
   for (int64_t d = 0; d < dim; ++d) {
     Vec<T> query[Q];
     for (int q = 0; q < Q; ++q) query[q] = broadcast<T>(queries[q * padded_dim + d]);
     for (int n = 0; n < N; ++n) {
-      const Vec<T> k = load(key[n] + d * stride);
+      const Vec<T> k = in_register(load(key[n] + d * stride));
       for (int q = 0; q < Q; ++q) sum[q][n] += query[q] * k;
     }
   }
@@ -366,10 +385,13 @@ void accumulate_vectors(const Block& block, const Box<T>& box, const Problem& pr
                         const T* extra_tokens, T* result) {
   constexpr int W = kWidth<T>;
   const int64_t lanes = block.lanes;
-  Vec<T> sum[Q][N] = {};
+  Vec<T> sum[Q][N];
+  for (int i = 0; i < Q; ++i) {
+    for (int n = 0; n < N; ++n) sum[i][n] = Vec<T>{};
+  }
   const auto add = [&](const T* weight, const T* token) __attribute__((always_inline)) {
     Vec<T> v[N];
-    for (int n = 0; n < N; ++n) v[n] = load(token + n * W);
+    for (int n = 0; n < N; ++n) v[n] = in_register(load(token + n * W));
     for (int i = 0; i < Q; ++i) {
       for (int n = 0; n < N; ++n) sum[i][n] += weight[i * lanes] * v[n];
     }

@@ -67,15 +67,19 @@ void forward(const ForwardArgs<T>& args, const Tile& tile, int64_t batch, int64_
   pack_extra_transposed(in.extra_key, problem, batch, kv_head, buffer.extra_keys);
   finite &= pack_extra_tokens(in.extra_value, problem, batch, kv_head, box, buffer.extra_values);
 
-  const int64_t step = in.query.token[2] * problem.axis[2].dilation;
+  const int64_t ahead = prefetch_distance(in.query, problem, tile);
   const int64_t group = problem.heads / problem.kv_heads;
   for (int64_t head = kv_head * group; head < (kv_head + 1) * group; ++head) {
     if (in.bias != nullptr) table.load_head(in.bias, head, buffer.bias);
     for_each_block<T>(problem, tile, [&](const Block& block) {
+      int64_t index[kBlock];
       for (int q = 0; q < block.queries; ++q) {
+        index[q] =
+            flat_index(problem, tile, problem.heads, batch, head, block.x, block.y, block.z + q);
         const T* from =
             token_ptr(in.query, problem, tile, batch, head, block.x, block.y, block.z + q);
-        prefetch_token(from + kPrefetch * step, box.dim);
+        prefetch_token(from + ahead, box.dim);
+        prefetch_token<true>(args.out + index[q] * box.dim, box.dim);
         copy_token(from, box.dim, box.padded_dim, static_cast<T>(problem.scale),
                    buffer.queries + q * box.padded_dim);
       }
@@ -90,11 +94,9 @@ void forward(const ForwardArgs<T>& args, const Tile& tile, int64_t batch, int64_
       accumulate(block, box, problem, windows, finite, buffer.scores, buffer.values,
                  buffer.extra_values, buffer.result);
       for (int q = 0; q < block.queries; ++q) {
-        const int64_t index =
-            flat_index(problem, tile, problem.heads, batch, head, block.x, block.y, block.z + q);
         store_token(buffer.result + q * box.padded_dim, box.dim, T(1) / sum[q],
-                    args.out + index * box.dim);
-        args.lse[index] = top[q] + log_of(sum[q]);
+                    args.out + index[q] * box.dim);
+        args.lse[index[q]] = top[q] + log_of(sum[q]);
       }
     });
   }

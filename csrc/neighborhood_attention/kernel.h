@@ -43,6 +43,7 @@ struct Tile {
   int64_t group[3];     // first token of the dilation group on each axis
   int64_t query[3][2];  // positions of the queries
   int64_t key[3][2];    // positions of all keys that they see
+  int64_t fresh[3][2];  // those whose gradients no tile of an earlier phase has written
 };
 
 template <typename T>
@@ -68,8 +69,8 @@ struct BackwardArgs {
   const T* lse;       // contiguous
   const T* grad_lse;  // contiguous
   T* grad_query;      // contiguous
-  T* grad_key;        // contiguous, accumulated into
-  T* grad_value;      // contiguous, accumulated into
+  T* grad_key;        // contiguous; keys that are not fresh are accumulated into
+  T* grad_value;      // contiguous, likewise
   T* grad_extra_key;  // contiguous, accumulated into, or null
   T* grad_extra_value;
 };

@@ -6,8 +6,10 @@ namespace saccade::neighborhood_attention {
 
 namespace {
 
-// A tile's box should stay in a core's second-level cache.
-constexpr int64_t kCacheBytes = 640 * 1024;
+// What a tile packs. Only the rows of one window are in use at a time, and these should stay in a
+// core's second-level cache; rows at the seams of tiles are packed twice, so tiles should be many
+// windows high.
+constexpr int64_t kCacheBytes = 2048 * 1024;
 // Below this many tiles a call would leave cores without work.
 constexpr int64_t kMinTiles = 16;
 
@@ -54,7 +56,9 @@ std::vector<Band> cut(const Windows& windows, int64_t rows) {
   for (int64_t i = 0; i < count; ++i) {
     const int64_t first = i * windows.length / count;
     const int64_t last = (i + 1) * windows.length / count;
-    bands.push_back({{first, last}, {windows.begin[first], windows.end[last - 1]}});
+    const int64_t begin = i == 0 ? 0 : windows.begin[first];
+    const int64_t end = i == count - 1 ? windows.length : windows.end[last - 1];
+    bands.push_back({{first, last}, {begin, end}});
   }
   return bands;
 }
@@ -96,8 +100,8 @@ Plan::Plan(const Problem& problem, int64_t arrays, int64_t element_size) {
     for (int a = 0; a < 3; ++a) {
       const int64_t length = group_length(axis[a], tile.group[a]);
       tile.axis[a] = windows_[a]->of_length(length);
-      tile.query[a][0] = tile.key[a][0] = 0;
-      tile.query[a][1] = tile.key[a][1] = length;
+      tile.query[a][0] = tile.key[a][0] = tile.fresh[a][0] = 0;
+      tile.query[a][1] = tile.key[a][1] = tile.fresh[a][1] = length;
       if (a != banded) row_tokens *= length;
     }
     const int64_t length = tile.axis[banded].length;
@@ -112,6 +116,10 @@ Plan::Plan(const Problem& problem, int64_t arrays, int64_t element_size) {
     for (size_t i = 0; i < bands.size(); ++i) {
       std::copy_n(bands[i].query, 2, tile.query[banded]);
       std::copy_n(bands[i].key, 2, tile.key[banded]);
+      const bool second = i % 2 == 1;
+      tile.fresh[banded][0] = second ? bands[i - 1].key[1] : bands[i].key[0];
+      tile.fresh[banded][1] =
+          second && i + 1 < bands.size() ? bands[i + 1].key[0] : bands[i].key[1];
       phase[i % 2].push_back(tile);
     }
   }

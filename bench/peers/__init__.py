@@ -1,0 +1,1 @@
+"""Peers: other ways to compute each operator, written from their definitions."""

@@ -1,0 +1,51 @@
+"""The same calls for pytest-benchmark: `pytest bench --benchmark-autosave`."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import saccade.bench
+import torch
+from saccade.bench._gate import draw_cotangents, require_grad, step
+from saccade.bench._suite import PASSES, TRAINING
+
+ENTRIES = [
+    pytest.param(operator, case, phase, id=f"{operator}-{case}-{phase}")
+    for operator in saccade.bench.OPERATORS
+    for case in saccade.bench.load(operator).default_cases
+    for phase in PASSES
+]
+
+
+@pytest.mark.parametrize("device", ["cpu", pytest.param("cuda", marks=pytest.mark.cuda)])
+@pytest.mark.parametrize(("operator", "case_name", "phase"), ENTRIES)
+def test_operator(benchmark: Any, operator: str, case_name: str, phase: str, device: str) -> None:
+    """Time one pass of one case."""
+    if device == "cuda" and not torch.cuda.is_available():
+        pytest.skip("torch finds no CUDA device")
+    suite = saccade.bench.load(operator)
+    (case,) = suite.select_cases((case_name,))
+    inputs = case.inputs(torch.device(device), torch.float32)
+    function = suite.ours("auto").prepare(case, inputs)
+    cotangents, leaves = draw_cotangents(function, inputs), require_grad(inputs)
+
+    def call() -> None:
+        if phase == TRAINING:
+            step(function, leaves, cotangents)
+        else:
+            with torch.no_grad():
+                function(inputs)
+        if device == "cuda":
+            torch.cuda.synchronize()
+
+    work = case.work[phase]
+    benchmark.group = f"{operator} {case.name} {phase} {device}"
+    benchmark.extra_info.update(
+        device=device,
+        dtype="float32",
+        flops=work.flops,
+        bytes=work.bytes(4),
+        threads=torch.get_num_threads(),
+    )
+    benchmark(call)

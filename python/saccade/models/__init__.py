@@ -1,0 +1,33 @@
+"""Architectures, one file a paper, behind timm's grammar: `create_model`, `list_models` ..."""
+
+from saccade.models import medvitv2
+from saccade.models._classifier import Classifier, DefaultCfg, FeatureExtractor, FeatureInfo
+from saccade.models._registry import (
+    create_model,
+    default_cfg,
+    is_model,
+    list_models,
+    load_model,
+    register_model,
+)
+from saccade.models._weights import LoadReport, load_weights, save_weights
+from saccade.models.medvitv2 import MedViTV2, MedViTV2Config
+
+__all__ = [
+    "Classifier",
+    "DefaultCfg",
+    "FeatureExtractor",
+    "FeatureInfo",
+    "LoadReport",
+    "MedViTV2",
+    "MedViTV2Config",
+    "create_model",
+    "default_cfg",
+    "is_model",
+    "list_models",
+    "load_model",
+    "load_weights",
+    "medvitv2",
+    "register_model",
+    "save_weights",
+]
