@@ -8,8 +8,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import torch
-from saccade.bench._suite import FORWARD, TRAINING, Function, Inputs
 from torch import Tensor
+
+from saccade.bench._suite import FORWARD, TRAINING, Function, Inputs
 
 
 class GateError(RuntimeError):

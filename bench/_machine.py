@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 import torch
+
 from saccade.bench._harness import Clock, clock_for
 from saccade.bench._suite import Work
 

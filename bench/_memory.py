@@ -12,8 +12,9 @@ import sys
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-import saccade.bench
 import torch
+
+import saccade.bench
 from saccade.bench._gate import as_tuple, draw_cotangents, require_grad, step
 from saccade.bench._suite import Case, Inputs, Peer
 

@@ -6,6 +6,8 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import torch
+from torch import Tensor
+
 from saccade.bench._gate import GateError, evaluate, judge, require_grad, solve, step
 from saccade.bench._harness import QUICK, Budget, Call, clock_for, interleave
 from saccade.bench._machine import Floor, environment
@@ -23,7 +25,6 @@ from saccade.bench._suite import (
 )
 from saccade.bench._targets import check_targets
 from saccade.ops import explain
-from torch import Tensor
 
 Say = Callable[[str], None]
 DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}

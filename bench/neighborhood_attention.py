@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
-import saccade
 import torch
+
+import saccade
 from saccade.bench._suite import (
     FORWARD,
     TRAINING,

@@ -5,8 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-import saccade.bench
 import torch
+
+import saccade.bench
 from saccade.bench._gate import draw_cotangents, require_grad, step
 from saccade.bench._suite import PASSES, TRAINING
 

@@ -23,6 +23,14 @@ if(NOT CMAKE_CUDA_COMPILER AND NOT DEFINED ENV{CUDACXX})
   endif()
 endif()
 
+# The wheels keep their libraries in lib/, where their nvcc looks for lib64/.
+if(CMAKE_CUDA_COMPILER)
+  get_filename_component(toolkit_bin ${CMAKE_CUDA_COMPILER} DIRECTORY)
+  if(NOT EXISTS ${toolkit_bin}/../lib64 AND EXISTS ${toolkit_bin}/../lib/libcudart_static.a)
+    set(CMAKE_CUDA_FLAGS_INIT "-L${toolkit_bin}/../lib")
+  endif()
+endif()
+
 # TORCH_CUDA_ARCH_LIST is torch's own convention: "8.0;9.0+PTX" becomes 80-real;90.
 set(arch_list "$ENV{TORCH_CUDA_ARCH_LIST}")
 if(NOT arch_list)

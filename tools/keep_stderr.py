@@ -1,6 +1,6 @@
-"""Compiler launcher: run a command and keep what it says on stderr beside the object file it makes, as `<object>.log`.
+"""Compiler launcher: runs a command and keeps its stderr beside the object file, as `<object>.log`.
 
-nvcc reports registers and spills on stderr, once, when it compiles; ptxas_report.py reads the logs later.
+nvcc reports registers and spills there, once, when it compiles; ptxas_report.py reads the logs.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from pathlib import Path
 
 
 def main(command: list[str]) -> int:
+    """Run the command, pass its stderr on and keep it where the command succeeds."""
     done = subprocess.run(command, stderr=subprocess.PIPE, text=True, check=False)
     sys.stderr.write(done.stderr)
     if done.returncode == 0 and "-o" in command:

@@ -1,4 +1,4 @@
-"""Print what an extra of pyproject.toml installs, extras of our own resolved: for pip before the project can be built."""
+"""Print what extras of pyproject.toml install, for pip to install before the project is built."""
 
 from __future__ import annotations
 
@@ -28,4 +28,5 @@ def requirements(extra: str) -> set[str]:
 
 
 if __name__ == "__main__":
-    print("\n".join(sorted({*PROJECT["dependencies"], *(r for extra in sys.argv[1:] for r in requirements(extra))})))
+    wanted = set(PROJECT["dependencies"]).union(*map(requirements, sys.argv[1:]))
+    print("\n".join(sorted(wanted)))

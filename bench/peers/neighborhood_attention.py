@@ -15,8 +15,9 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from saccade.bench._suite import TRAINING, Case, Function, Inputs, Peer, UnsupportedError
 from torch import Tensor
+
+from saccade.bench._suite import TRAINING, Case, Function, Inputs, Peer, UnsupportedError
 
 DEFAULTS: dict[str, Any] = {"stride": 1, "dilation": 1, "is_causal": False}
 

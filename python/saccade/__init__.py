@@ -1,4 +1,4 @@
-"""Saccade: compiled operators for vision research, and the models and training algorithms that stand on them.
+"""Saccade: compiled operators for vision research, and the models and algorithms that use them.
 
 >>> import torch, saccade
 >>> x = torch.randn(1, 14, 14, 2, 16)
@@ -20,7 +20,11 @@ if TYPE_CHECKING:
 
 __all__ = ["__version__", "create_model", "info", "list_models", "list_systems", "nn", "ops"]
 
-_LAZY = {"create_model": "saccade.models", "list_models": "saccade.models", "list_systems": "saccade.systems"}
+_LAZY = {
+    "create_model": "saccade.models",
+    "list_models": "saccade.models",
+    "list_systems": "saccade.systems",
+}
 
 
 def __getattr__(name: str) -> Any:

@@ -21,4 +21,7 @@ def require(module: str, *, extra: str, purpose: str) -> ModuleType:
         return importlib.import_module(module)
     except ImportError as error:
         package = module.partition(".")[0]
-        raise ImportError(f'{purpose} needs {package}, which is not importable ({error}): pip install "saccade[{extra}]"') from error
+        raise ImportError(
+            f"{purpose} needs {package}, which is not importable ({error}): "
+            f'pip install "saccade[{extra}]"'
+        ) from error

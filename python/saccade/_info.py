@@ -32,9 +32,10 @@ def info() -> dict[str, Any]:
     """Describe the installation: versions, instruction sets, libraries and devices.
 
     Returns:
-        A dictionary of plain values with the keys `saccade`, `python`, `torch`, `cuda` (release torch was built with,
-        or None), `triton`, `isa` (`chosen`, `possible`, `cap`: the environment variable SACCADE_ISA), `cuda_archs`
-        (targets built into `_C_cuda`), `compiler`, `threads`, `devices` and `libraries` (name: `loaded`, `path`, `reason`).
+        A dictionary of plain values with the keys `saccade`, `python`, `torch`, `cuda` (the release
+        torch was built with, or None), `triton`, `isa` (`chosen`, `possible`, `cap`: the
+        environment variable SACCADE_ISA), `cuda_archs` (targets built into `_C_cuda`), `compiler`,
+        `threads`, `devices` and `libraries` (name: `loaded`, `path`, `reason`).
 
     >>> sorted(saccade.info()["libraries"])
     ['_C', '_C_cuda', '_host']
@@ -57,7 +58,8 @@ def info() -> dict[str, Any]:
         "threads": torch.get_num_threads(),
         "devices": _cuda_devices(),
         "libraries": {
-            lib.name: {"loaded": lib.loaded, "path": lib.path, "reason": lib.reason} for lib in _load.libraries()
+            lib.name: {"loaded": lib.loaded, "path": lib.path, "reason": lib.reason}
+            for lib in _load.libraries()
         },
     }
 
@@ -77,6 +79,7 @@ def text() -> str:
         f"CUDA      {', '.join(facts['devices']) or 'no device'}",
     ]
     for name, library in facts["libraries"].items():
-        archs = f" for {', '.join(facts['cuda_archs'])}" if name == "_C_cuda" and facts["cuda_archs"] else ""
+        built = ", ".join(facts["cuda_archs"]) if name == "_C_cuda" else ""
+        archs = f" for {built}" if built else ""
         lines.append(f"{name:<9} {library['reason']}{archs}")
     return "\n".join(lines)

@@ -1,7 +1,7 @@
 """Finds and loads the compiled libraries, and remembers why one is not there.
 
-`_C.so` holds the operators' schemas and CPU kernels, `_C_cuda.so` the CUDA kernels, `_host` what needs no tensors.
-None of them is needed to import the package: without them the reference rung runs.
+`_C.so` holds the operators' schemas and CPU kernels, `_C_cuda.so` the CUDA kernels, `_host` what
+needs no tensors. None of them is needed to import the package: without them the reference runs.
 """
 
 from __future__ import annotations

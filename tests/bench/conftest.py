@@ -7,6 +7,7 @@ from collections.abc import Callable
 from dataclasses import replace
 
 import pytest
+
 from saccade.bench import Suite, load
 from saccade.bench._report import Report
 from saccade.bench._run import Options, run

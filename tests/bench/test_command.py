@@ -8,9 +8,10 @@ from pathlib import Path
 import pytest
 
 typer = pytest.importorskip("typer")
+from typer.testing import CliRunner  # noqa: E402
+
 from saccade.bench._machine import GUARD  # noqa: E402
 from saccade.cli.bench import bench  # noqa: E402
-from typer.testing import CliRunner  # noqa: E402
 
 
 @pytest.fixture

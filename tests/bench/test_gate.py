@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 import torch
+
 from saccade.bench import Suite, load
 from saccade.bench._gate import GateError, judge, solve
 from saccade.bench._report import Report

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import pytest
+
 from saccade.bench._harness import Budget, Call, WallClock, interleave, summarize
 
 

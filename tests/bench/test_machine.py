@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 import torch
+
 from saccade.bench import _machine, _memory
 from saccade.bench._machine import GUARD, MALLOC, Floor, environment
 from saccade.bench._memory import MemoryUnavailableError, Request, measure

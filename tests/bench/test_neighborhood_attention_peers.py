@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 import torch
+
 from saccade.bench import load
 from saccade.bench._gate import evaluate, judge, solve
 from saccade.bench._suite import FORWARD, PASSES, Case, Peer

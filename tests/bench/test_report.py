@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+
 from saccade.bench import load
 from saccade.bench._memory import Memory
 from saccade.bench._plot import save_plot

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 import torch
 import torch.nn.functional as F
+
 from saccade import ops
 
 from .problems import CASES, Case, Tensors, dense, ids, make

@@ -5,11 +5,12 @@ from typing import Any
 
 import pytest
 import torch
+from torch import Tensor, nn
+
 from saccade.models import MedViTV2Config, create_model
 from saccade.models.medvitv2 import EMHSA, GFP, LFP, MHCA, PatchEmbed
 from saccade.nn.kan import FasterKAN
 from saccade.nn.neighborhood_attention import NeighborhoodAttention2d
-from torch import Tensor, nn
 
 COUNTS = [
     # variant, dims, (1000 classes with dead weights, 9 with, 9 without)

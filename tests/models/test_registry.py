@@ -4,6 +4,8 @@ from typing import Any
 
 import pytest
 import torch
+from torch import nn
+
 from saccade.models import (
     DefaultCfg,
     create_model,
@@ -12,7 +14,6 @@ from saccade.models import (
     list_models,
     register_model,
 )
-from torch import nn
 
 NAMES = ["medvitv2_base", "medvitv2_large", "medvitv2_micro", "medvitv2_small", "medvitv2_tiny"]
 

@@ -7,8 +7,9 @@ from typing import Any
 
 import pytest
 import torch
-from saccade.models import _weights, create_model, load_model, load_weights, save_weights
 from torch import nn
+
+from saccade.models import _weights, create_model, load_model, load_weights, save_weights
 
 OPTIONS: dict[str, Any] = {
     "num_classes": 4,

@@ -2,9 +2,10 @@
 
 import pytest
 import torch
+from torch.nn import functional as F
+
 from saccade.nn.kan import FasterKAN, KANLinear
 from saccade.ops.kan import kan_linear
-from torch.nn import functional as F
 
 
 @pytest.mark.parametrize(

@@ -4,9 +4,10 @@ from typing import Any
 
 import pytest
 import torch
+from torch import Tensor
+
 from saccade.ops.kan import kan_basis, kan_linear
 from saccade.reference import kan as reference
-from torch import Tensor
 
 
 def randn(*shape: int, seed: int = 0, dtype: torch.dtype = torch.float64) -> Tensor:

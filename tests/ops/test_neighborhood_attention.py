@@ -5,10 +5,11 @@ from __future__ import annotations
 import os
 
 import pytest
-import saccade
 import torch
-from saccade import ops, reference
 from torch import Tensor
+
+import saccade
+from saccade import ops, reference
 
 pytestmark = pytest.mark.rungs("reference", "cpu", "cuda", "triton")
 

@@ -7,8 +7,9 @@ from typing import Any
 
 import pytest
 import torch
-from saccade import ops
 from torch import Tensor
+
+from saccade import ops
 
 
 def x(*shape: int, dtype: torch.dtype = torch.float32) -> Tensor:

@@ -6,8 +6,9 @@ from collections.abc import Callable, Iterator
 
 import pytest
 import torch
-from saccade import _load, nn, ops
 from torch import Tensor
+
+from saccade import _load, nn, ops
 
 pytestmark = pytest.mark.rungs("reference", "cpu")
 needs_kernels = pytest.mark.skipif(not _load.has("_C"), reason=_load.reason("_C"))

@@ -6,10 +6,11 @@ import math
 
 import pytest
 import torch
-from saccade import ops
-from saccade.reference.neighborhood_attention import window
 from torch import Tensor
 from torch.nn.functional import scaled_dot_product_attention as dense
+
+from saccade import ops
+from saccade.reference.neighborhood_attention import window
 
 pytestmark = pytest.mark.rungs("reference", "cpu", "cuda", "triton")
 

@@ -6,9 +6,10 @@ from collections.abc import Iterator
 
 import pytest
 import torch
+from torch import Tensor
+
 from saccade import ops
 from saccade.ops import _select
-from torch import Tensor
 
 
 @pytest.fixture

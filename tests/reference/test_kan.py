@@ -4,6 +4,7 @@ import math
 
 import pytest
 import torch
+
 from saccade.reference.kan import kan_basis, kan_linear
 
 MEDVIT = {"centres": torch.linspace(-2, 2, 8, dtype=torch.float64), "inv_width": 1 / 0.33}

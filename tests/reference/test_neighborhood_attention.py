@@ -7,8 +7,9 @@ import random
 
 import pytest
 import torch
-from saccade.reference.neighborhood_attention import neighborhood_attention, window
 from torch import Tensor
+
+from saccade.reference.neighborhood_attention import neighborhood_attention, window
 
 
 def attended(length: int, kernel: int, stride: int, dilation: int, causal: bool) -> list[list[int]]:

@@ -1,0 +1,59 @@
+"""Every Triton kernel compiles to a cubin without a GPU; registers and spills are printed (-s)."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import sys
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+
+if os.environ.get("TRITON_INTERPRET") == "1":
+    pytest.skip(
+        "compiles kernels, which needs TRITON_INTERPRET unset: the interpreter has no compiler",
+        allow_module_level=True,
+    )
+pytest.importorskip("triton")
+
+
+def load_tool() -> ModuleType:
+    path = Path(__file__).parents[2] / "tools" / "triton_compile_check.py"
+    spec = importlib.util.spec_from_file_location("triton_compile_check", path)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module
+    spec.loader.exec_module(module)
+    return module
+
+
+tool = load_tool()
+
+WINDOW_KERNELS = ["attend", "differentiate_queries", "differentiate_keys"]
+KERNELS = {
+    "2d-k7-bias": [*WINDOW_KERNELS, "differentiate_bias"],
+    "3d": [*WINDOW_KERNELS, "differentiate_bias", "differentiate_additional"],
+}
+# A program of sm_80 may take 163 KB of shared memory; spills are few or the tile is too large.
+MAX_SHARED, MAX_SPILL = 163 * 1024, 128
+
+
+@pytest.fixture(autouse=True)
+def _own_cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TRITON_CACHE_DIR", str(tmp_path_factory.mktemp("triton-cache")))
+
+
+@pytest.mark.parametrize("capability", [80, 90], ids=["sm80", "sm90"])
+@pytest.mark.parametrize("dtype", tool.DTYPES)
+@pytest.mark.parametrize("name", KERNELS)
+def test_kernels_compile_to_cubins(name: str, dtype: str, capability: int) -> None:
+    found = dict(tool.compile_case(tool.CASES[name], tool.DTYPES[dtype], capability))
+    assert list(found) == KERNELS[name]
+    for kernel, resources in found.items():
+        print(f"{name} {dtype} sm_{capability} {kernel}: {resources}")
+        assert resources.size > 0
+        assert 0 < resources.registers <= 255
+        assert resources.shared <= MAX_SHARED
+        assert resources.spill <= MAX_SPILL
