@@ -90,7 +90,7 @@ asan: build/installed
 	@PATH="$(abspath $(PYTHON_BIN)):$$PATH" cmake --build --preset asan > build/asan.log 2>&1 || { cat build/asan.log; exit 1; }
 	@SACCADE_LIBRARY_DIR=build/asan LD_PRELOAD="$$(g++ -print-file-name=libasan.so) $$(g++ -print-file-name=libubsan.so)" \
 	  ASAN_OPTIONS=detect_leaks=0 UBSAN_OPTIONS=print_stacktrace=1 \
-	  $(PYTHON_BIN)/python -m pytest -q -m "not slow" tests/ops -k "not compile and not export and not memory"
+	  $(PYTHON_BIN)/python -m pytest -q --capture=sys -m "not slow" tests/ops -k "not compile and not export and not memory"
 
 bench: build/installed
 	@$(PYTHON_BIN)/saccade bench neighborhood_attention --check --json build/bench.json --plot build/bench.png

@@ -19,6 +19,7 @@ struct Simd<float> {
   using Int = int32_t;
   typedef float Vec __attribute__((vector_size(SACCADE_BYTES)));
   typedef int32_t Mask __attribute__((vector_size(SACCADE_BYTES)));
+  typedef uint32_t Bits __attribute__((vector_size(SACCADE_BYTES)));
   typedef float Unaligned __attribute__((vector_size(SACCADE_BYTES), aligned(4), may_alias));
 };
 
@@ -27,6 +28,7 @@ struct Simd<double> {
   using Int = int64_t;
   typedef double Vec __attribute__((vector_size(SACCADE_BYTES)));
   typedef int64_t Mask __attribute__((vector_size(SACCADE_BYTES)));
+  typedef uint64_t Bits __attribute__((vector_size(SACCADE_BYTES)));
   typedef double Unaligned __attribute__((vector_size(SACCADE_BYTES), aligned(8), may_alias));
 };
 
@@ -169,7 +171,7 @@ inline void fill_zero(T* p, int64_t count) {
 // r with |r| <= ln 2 / 2; e^r by a polynomial, n added to the exponent's bits.
 inline __attribute__((always_inline)) Vec<float> exp_bounded(Vec<float> x) {
   using V = Vec<float>;
-  using I = Mask<float>;
+  using B = Simd<float>::Bits;
   const float magic = 12582912.0f;  // 1.5 * 2^23: its sum with n holds n in the low bits
   const V shifted = x * 1.44269504088896341f + magic;
   const V n = shifted - magic;
@@ -182,14 +184,14 @@ inline __attribute__((always_inline)) Vec<float> exp_bounded(Vec<float> x) {
   p = p * r + 5.0000001201e-1f;
   p = (p * r) * r + r + 1.0f;
   const V scaled =
-      reinterpret_cast<V>(reinterpret_cast<I>(p) + (reinterpret_cast<I>(shifted) << 23));
+      reinterpret_cast<V>(reinterpret_cast<B>(p) + (reinterpret_cast<B>(shifted) << 23));
   const V y = x < -87.336544f ? V{} : scaled;
   return x == x ? y : x;
 }
 
 inline __attribute__((always_inline)) Vec<double> exp_bounded(Vec<double> x) {
   using V = Vec<double>;
-  using I = Mask<double>;
+  using B = Simd<double>::Bits;
   const double magic = 6755399441055744.0;  // 1.5 * 2^52
   const V shifted = x * 1.4426950408889634074 + magic;
   const V n = shifted - magic;
@@ -202,7 +204,7 @@ inline __attribute__((always_inline)) Vec<double> exp_bounded(Vec<double> x) {
   for (int i = 1; i < 12; ++i) p = p * r + kInverseFactorial[i];
   p = (p * r) * r + r + 1.0;
   const V scaled =
-      reinterpret_cast<V>(reinterpret_cast<I>(p) + (reinterpret_cast<I>(shifted) << 52));
+      reinterpret_cast<V>(reinterpret_cast<B>(p) + (reinterpret_cast<B>(shifted) << 52));
   const V y = x < -708.39641853226408 ? V{} : scaled;
   return x == x ? y : x;
 }

@@ -90,14 +90,15 @@ inline void scatter(const Block& block, const Box<T>& box, const Problem& proble
   const auto token = [&](Visitors visitors, const int64_t* shift, int64_t lane, T* grad_value,
                          T* grad_key) {
     int64_t d = 0;
-    const auto run = [&](auto f, int vectors) {
-      for (; d + vectors * W <= box.padded_dim; d += vectors * W) {
-        f(visitors, shift, box.padded_dim, weights + lane, grad_scores + lane, grads + d,
-          queries + d, grad_value + d, grad_key + d);
+    const auto run = [&](auto vectors) {
+      constexpr int N = decltype(vectors)::value;
+      for (; d + N * W <= box.padded_dim; d += N * W) {
+        scatter_vectors<T, N>(visitors, shift, box.padded_dim, weights + lane, grad_scores + lane,
+                              grads + d, queries + d, grad_value + d, grad_key + d);
       }
     };
-    run(scatter_vectors<T, 4>, 4);
-    run(scatter_vectors<T, 1>, 1);
+    run(std::integral_constant<int, 4>{});
+    run(std::integral_constant<int, 1>{});
   };
   // A key's weights, one a visitor, stand at fixed distances from each other: shift[q] plus the
   // key's own lane.
