@@ -15,6 +15,9 @@ OUT ?= runs/demo
 export SACCADE_DATA ?= $(wildcard $(abspath ../shared/data))
 
 SOURCES := $(shell find csrc cmake -type f) CMakeLists.txt pyproject.toml
+# An editable installation knows its Python files by name: build/files changes when one comes or goes.
+$(shell mkdir -p build; find python triton_kernels bench -name '*.py' | sort > build/files.new; \
+  cmp -s build/files.new build/files && rm build/files.new || mv build/files.new build/files)
 PYTHON_SOURCES := python triton_kernels bench tests tools
 CPP_SOURCES := $(filter %.h %.cpp %.inl %.cu %.cuh,$(SOURCES))
 
@@ -41,11 +44,11 @@ define install
 	  || { cat build/build.log; exit 1; }
 endef
 
-build/installed: .venv/installed $(SOURCES)
+build/installed: .venv/installed build/files $(SOURCES)
 	$(call install,,)
 	@touch $@
 
-build/installed-cuda: .venv/installed $(SOURCES)
+build/installed-cuda: .venv/installed build/files $(SOURCES)
 	$(call install, with its CUDA kernels,SACCADE_CUDA=1)
 	@touch build/installed $@
 

@@ -1,0 +1,125 @@
+"""Geometry on uint8 images, augmentation policies by name, and what turns a uint8 batch into a
+model's input.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+from torchvision.transforms import v2
+from torchvision.transforms.v2 import functional as F
+
+from saccade.data._images import ImageData
+
+AUGMENTATIONS = ("none", "light", "medvitv2")
+
+
+def to_square(images: Tensor, size: int) -> Tensor:
+    """Resize the shorter side to `size` and crop the centre: uint8 [..., C, H, W] to [..., C, size,
+    size].
+
+    >>> to_square(torch.zeros(2, 1, 8, 12, dtype=torch.uint8), 16).shape
+    torch.Size([2, 1, 16, 16])
+    """
+    if images.shape[-2:] == (size, size):
+        return images
+    squared: Tensor = F.center_crop(F.resize(images, [size], antialias=True), [size, size])
+    return squared
+
+
+def augmentation(
+    name: str, size: int, mirrors: bool
+) -> tuple[Callable[[Tensor], Tensor] | None, bool]:
+    """The training transform of one uint8 image [C, H, W], and whether it sets the size by itself.
+
+    Args:
+        name: "none"; "light": a shift by at most an eighth of the side, and a mirror image half of
+            the time;
+            "medvitv2": random resized crop, AugMix (alpha 0.4), and a mirror image with probability
+                0.4.
+        size: side of the output in pixels.
+        mirrors: whether a mirrored image keeps its class; False leaves the mirroring out.
+
+    Raises:
+        ValueError: the name is not one of AUGMENTATIONS.
+
+    Source: "medvitv2" is the training code of arXiv 2502.13693.
+    """
+    if name not in AUGMENTATIONS:
+        raise ValueError(f"augment must be one of {', '.join(AUGMENTATIONS)}; got {name!r}")
+    if name == "none":
+        return None, False
+    if name == "light":
+        shift = v2.RandomCrop(size, padding=max(size // 8, 1))
+        return (v2.Compose([shift, v2.RandomHorizontalFlip(0.5)]) if mirrors else shift), False
+    policy: list[torch.nn.Module] = [
+        v2.RandomResizedCrop(size, antialias=True),
+        v2.AugMix(alpha=0.4),
+    ]
+    if mirrors:
+        policy.append(v2.RandomHorizontalFlip(0.4))
+    return v2.Compose(policy), True
+
+
+def to_channels(images: Tensor, channels: int) -> Tensor:
+    """Gray to RGB by repetition, RGB to gray by luminance; channels are the third last axis."""
+    if images.shape[-3] == channels:
+        return images
+    if images.shape[-3] == 1:
+        return images.expand(*images.shape[:-3], channels, *images.shape[-2:])
+    if channels == 1:
+        gray: Tensor = F.rgb_to_grayscale(images)
+        return gray
+    raise ValueError(
+        f"in_chans must be 1 or 3 for images of {images.shape[-3]} channels; got {channels}"
+    )
+
+
+class Normalize:
+    """uint8 batches [B, C, H, W] to float32 [B, in_chans, H, W]: channels, then [0, 1], then mean
+    and std.
+
+    Args:
+        data: gives mean and std.
+        in_chans: channels of the model's input, 1 or 3.
+        normalize: "data": the data set's own mean and std; "half": 0.5 and 0.5.
+    """
+
+    def __init__(self, data: ImageData, in_chans: int, normalize: str) -> None:
+        if normalize not in ("data", "half"):
+            raise ValueError(f"normalize must be 'data' or 'half'; got {normalize!r}")
+        if in_chans not in (1, 3):
+            raise ValueError(f"in_chans must be 1 or 3; got {in_chans}")
+        mean, std = (data.mean, data.std) if normalize == "data" else ((0.5,), (0.5,))
+        if len(mean) == 3 and in_chans == 1:
+            mean, std = (sum(mean) / 3,), (sum(std) / 3,)
+        self.in_chans = in_chans
+        self.mean = list(mean) * (in_chans // len(mean))
+        self.std = list(std) * (in_chans // len(std))
+
+    def __call__(self, images: Tensor) -> Tensor:
+        """Apply to one batch."""
+        scaled = F.to_dtype(to_channels(images, self.in_chans), torch.float32, scale=True)
+        normalized: Tensor = F.normalize(scaled, self.mean, self.std)
+        return normalized
+
+
+def batch_mixing(mixup: float, cutmix: float, num_classes: int) -> v2.Transform | None:
+    """MixUp or CutMix of a batch and its targets, which become [B, num_classes]; None when both
+    alphas are 0.
+
+    Args:
+        mixup: alpha of MixUp's Beta distribution; 0 leaves it out.
+        cutmix: alpha of CutMix's; with both, one of the two is drawn for each batch.
+        num_classes: number of classes.
+    """
+    chosen: list[v2.Transform] = []
+    if mixup:
+        chosen.append(v2.MixUp(alpha=mixup, num_classes=num_classes))
+    if cutmix:
+        chosen.append(v2.CutMix(alpha=cutmix, num_classes=num_classes))
+    if not chosen:
+        return None
+    return chosen[0] if len(chosen) == 1 else v2.RandomChoice(chosen)

@@ -1,0 +1,114 @@
+"""Transforms and corruptions on uint8 images."""
+
+import pytest
+import torch
+
+from saccade.data import CORRUPTIONS, corrupt, load_data
+from saccade.data.transforms import (
+    AUGMENTATIONS,
+    Normalize,
+    augmentation,
+    batch_mixing,
+    to_channels,
+    to_square,
+)
+
+
+@pytest.mark.parametrize(
+    ("height", "width", "size"), [(8, 8, 56), (28, 28, 28), (9, 13, 7), (40, 11, 16)]
+)
+def test_to_square(height, width, size):
+    image = torch.full((2, 3, height, width), 77, dtype=torch.uint8)
+    out = to_square(image, size)
+    assert out.shape == (2, 3, size, size)
+    assert out.dtype == torch.uint8
+    assert out.unique().tolist() == [77]
+
+
+def test_gray_is_repeated_and_rgb_is_weighted():
+    gray = torch.arange(4, dtype=torch.uint8).reshape(1, 1, 2, 2)
+    assert torch.equal(to_channels(gray, 3), gray.repeat(1, 3, 1, 1))
+    green = torch.zeros(1, 3, 1, 1, dtype=torch.uint8)
+    green[:, 1] = 255
+    assert to_channels(green, 1).item() == pytest.approx(0.587 * 255, abs=1)
+    with pytest.raises(ValueError, match="in_chans must be 1 or 3 for images of 3 channels; got 4"):
+        to_channels(green, 4)
+
+
+@pytest.mark.parametrize(
+    ("normalize", "low", "high"),
+    [("half", -1.0, 1.0), ("data", -0.3053 / 0.376, (1 - 0.3053) / 0.376)],
+)
+def test_normalize_maps_black_and_white(normalize, low, high):
+    images = torch.tensor([0, 255], dtype=torch.uint8).reshape(2, 1, 1, 1)
+    out = Normalize(load_data("digits"), 3, normalize)(images)
+    assert out.shape == (2, 3, 1, 1)
+    assert out.dtype == torch.float32
+    assert out[:, 0].flatten().tolist() == pytest.approx([low, high], abs=1e-5)
+
+
+@pytest.mark.parametrize("name", AUGMENTATIONS)
+@pytest.mark.parametrize("channels", [1, 3])
+def test_augmentations_give_uint8_of_the_right_size(name, channels):
+    transform, sizes = augmentation(name, 16, mirrors=True)
+    assert sizes == (name == "medvitv2")
+    if transform is None:
+        return
+    image = torch.arange(256, dtype=torch.uint8).reshape(1, 16, 16).repeat(channels, 1, 1)
+    outs = [transform(image) for _ in range(4)]
+    assert all(out.shape == image.shape and out.dtype == torch.uint8 for out in outs)
+    assert any(not torch.equal(out, image) for out in outs)
+
+
+def test_digits_are_never_mirrored():
+    transform, _ = augmentation("light", 16, mirrors=False)
+    ramp = torch.arange(1, 17, dtype=torch.uint8).repeat(1, 16, 1)
+    for _ in range(20):
+        row = transform(ramp)[0, 8]
+        inside = row[row > 0].int()
+        assert torch.all(inside.diff() > 0)
+
+
+def test_unknown_names_are_refused():
+    with pytest.raises(
+        ValueError, match="augment must be one of none, light, medvitv2; got 'heavy'"
+    ):
+        augmentation("heavy", 16, mirrors=True)
+    with pytest.raises(ValueError, match="corruption must be one of gaussian_noise"):
+        corrupt(torch.zeros(1, 1, 4, 4, dtype=torch.uint8), "fog")
+
+
+@pytest.mark.parametrize(("mixup", "cutmix"), [(0.2, 0.0), (0.0, 1.0), (0.2, 1.0)])
+def test_batch_mixing_gives_soft_targets_that_sum_to_one(mixup, cutmix):
+    mixing = batch_mixing(mixup, cutmix, 10)
+    _, targets = mixing(torch.rand(4, 3, 8, 8), torch.tensor([0, 1, 2, 3]))
+    assert targets.shape == (4, 10)
+    torch.testing.assert_close(targets.sum(1), torch.ones(4))
+    assert batch_mixing(0.0, 0.0, 10) is None
+
+
+@pytest.mark.parametrize("name", CORRUPTIONS)
+def test_corruptions_change_images_the_same_way_each_time(name):
+    images = load_data("digits").test.images[:8]
+    large = to_square(images, 28)
+    once, twice = corrupt(large, name, seed=3), corrupt(large, name, seed=3)
+    assert once.dtype == torch.uint8
+    assert once.shape == large.shape
+    assert torch.equal(once, twice)
+    assert not torch.equal(once, large)
+
+
+def test_noise_has_the_stated_strength_and_follows_its_seed():
+    gray = torch.full((4, 1, 64, 64), 128, dtype=torch.uint8)
+    noisy = corrupt(gray, "gaussian_noise", seed=0).double()
+    assert noisy.std().item() == pytest.approx(0.15 * 255, rel=0.02)
+    assert not torch.equal(noisy, corrupt(gray, "gaussian_noise", seed=1).double())
+
+
+def test_pixelate_makes_blocks_and_keeps_the_mean():
+    image = torch.randint(
+        0, 256, (1, 1, 28, 28), dtype=torch.uint8, generator=torch.Generator().manual_seed(0)
+    )
+    blocks = corrupt(image, "pixelate").reshape(14, 2, 14, 2).permute(0, 2, 1, 3).reshape(196, 4)
+    assert torch.equal(blocks.min(1).values, blocks.max(1).values)
+    assert blocks.double().mean().item() == pytest.approx(image.double().mean().item(), abs=1)
