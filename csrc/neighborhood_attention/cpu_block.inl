@@ -16,8 +16,10 @@ namespace saccade::neighborhood_attention::SACCADE_ISA_NAMESPACE {
 
 using namespace ::saccade::SACCADE_ISA_NAMESPACE;
 
-// Queries a block: the keys of a share are still in the first-level cache when the next one comes.
-constexpr int kBlock = 20;
+// Queries a block, at most: long blocks find the keys of one share in the first-level cache when
+// the next one comes, and touch each key's gradient once. Their scores should stay there too.
+constexpr int kBlock = 64;
+constexpr int64_t kBlockScores = 8192;
 constexpr int kShare = 4;  // queries a share, at most
 // Accumulators that the products keep in registers; AVX-512 has twice the registers, used at the
 // width of AVX2, because a row of a window rarely fills a longer vector.
@@ -269,12 +271,20 @@ struct Block {
   int64_t rows() const { return (row_end[0] - row_begin[0]) * (row_end[1] - row_begin[1]); }
 };
 
+// The most lanes that a query takes.
+template <typename T>
+inline int64_t max_lanes(const Problem& problem) {
+  const Axis* axis = problem.axis;
+  return axis[0].kernel * axis[1].kernel * round_up<T>(axis[2].kernel) + round_up<T>(problem.extra);
+}
+
 // Calls f(block) for all blocks of a tile; runs are cut evenly so that no block is nearly empty.
 template <typename T, typename F>
 inline void for_each_block(const Problem& problem, const Tile& tile, const F& f) {
   const int64_t begin = tile.query[2][0];
   const int64_t length = tile.query[2][1] - begin;
-  const int64_t blocks = ceil_div(length, kBlock);
+  const int64_t fitting = kBlockScores / max_lanes<T>(problem);
+  const int64_t blocks = ceil_div(length, fitting < 8 ? 8 : min(fitting, kBlock));
   for (int64_t x = tile.query[0][0]; x < tile.query[0][1]; ++x) {
     for (int64_t y = tile.query[1][0]; y < tile.query[1][1]; ++y) {
       for (int64_t i = 0; i < blocks; ++i) {
@@ -293,13 +303,6 @@ inline __attribute__((always_inline)) void for_each_row(const Block& block, cons
   for (int64_t x = block.row_begin[0]; x < block.row_end[0]; ++x) {
     for (int64_t y = block.row_begin[1]; y < block.row_end[1]; ++y) f(box.row(x, y));
   }
-}
-
-// The most lanes that a query takes.
-template <typename T>
-inline int64_t max_lanes(const Problem& problem) {
-  const Axis* axis = problem.axis;
-  return axis[0].kernel * axis[1].kernel * round_up<T>(axis[2].kernel) + round_up<T>(problem.extra);
 }
 
 // scores[q][lane] = sum_d queries[q][d] * keys[d][lane] for Q queries and N vectors of keys.
