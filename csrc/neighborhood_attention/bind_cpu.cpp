@@ -167,8 +167,9 @@ void run_backward(const BackwardArgs<T>& args, T* grad_bias) {
     const int64_t units = unit == 0 ? 0 : problem.batch * count / unit;
     parallel_tasks(problem.kv_heads * tasks, [&] {
       return [&, scratch = AlignedScratch<T>(scratch_size)](int64_t i) mutable {
-        const int64_t kv_head = i / tasks;
-        const int64_t task = i % tasks;
+        // Heads innermost: they stand side by side in memory.
+        const int64_t kv_head = i % problem.kv_heads;
+        const int64_t task = i / problem.kv_heads;
         const int64_t end = (task + 1) * units / tasks * unit;
         for (int64_t j = task * units / tasks * unit; j < end; ++j) {
           kernels<T>().backward(args, tiles[j % count], j / count, kv_head,
