@@ -87,11 +87,12 @@ inline int64_t flat_index(const Problem& problem, const Tile& tile, int64_t head
 }
 
 // Tokens stand far apart in memory where there are several heads, and the hardware does not foresee
-// the next one.
+// the next one. Into the second-level cache: the first is full of keys until the token's turn
+// comes.
 template <bool kWrite = false, typename T>
 inline __attribute__((always_inline)) void prefetch_token(const T* p, int64_t dim) {
   for (int64_t d = 0; d < dim; d += 64 / static_cast<int64_t>(sizeof(T))) {
-    __builtin_prefetch(p + d, kWrite ? 1 : 0);
+    __builtin_prefetch(p + d, kWrite ? 1 : 0, 2);
   }
 }
 

@@ -1,0 +1,60 @@
+"""The registered schemas are those of csrc/schemas.cpp, on every rung."""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+import re
+
+import pytest
+import torch
+
+from saccade import _load
+
+from .process import ROOT
+
+pytestmark = pytest.mark.skipif(not _load.has("_C"), reason=_load.reason("_C"))
+
+
+def _declared() -> dict[str, str]:
+    """Every m.def(...) of the file, its adjacent string literals joined."""
+    source = (ROOT / "csrc/schemas.cpp").read_text()
+    calls = re.findall(r'm\.def\(((?:\s*"[^"]*")+)\s*\)', source)
+    assert len(calls) == source.count("m.def("), "a schema that this test cannot read"
+    schemas = ("".join(re.findall(r'"([^"]*)"', call)) for call in calls)
+    return {schema.partition("(")[0]: schema for schema in schemas}
+
+
+DECLARED = _declared()
+
+
+def test_every_declared_operator_is_registered_and_no_other() -> None:
+    registered = {
+        name.removeprefix("saccade::")
+        for name in torch._C._dispatch_get_all_op_names()
+        if name.startswith("saccade::")
+    }
+    assert registered == set(DECLARED)
+
+
+@pytest.mark.parametrize("name", DECLARED)
+def test_the_compiled_operator_has_the_declared_schema(name: str) -> None:
+    schema = getattr(torch.ops.saccade, name).default._schema
+    assert str(schema) == str(torch._C.parse_schema(f"saccade::{DECLARED[name]}"))
+
+
+@pytest.mark.parametrize("name", [name for name in DECLARED if name.startswith("na_")])
+def test_the_triton_operator_has_the_same_schema(name: str) -> None:
+    if importlib.util.find_spec("triton") is None:
+        pytest.skip("triton is not installed")
+    importlib.import_module("saccade.triton_kernels.neighborhood_attention")
+    schema = getattr(torch.ops.saccade_triton, name).default._schema
+    assert str(schema) == str(torch._C.parse_schema(f"saccade_triton::{DECLARED[name]}"))
+
+
+@pytest.mark.parametrize("name", [name for name in DECLARED if name.endswith("_backward")])
+def test_a_backward_returns_one_gradient_for_each_differentiable_input(name: str) -> None:
+    forward = torch._C.parse_schema(DECLARED[name.replace("_backward", "_forward")])
+    backward = torch._C.parse_schema(DECLARED[name])
+    tensors = [argument.name for argument in forward.arguments if "Tensor" in str(argument.type)]
+    assert [result.name for result in backward.returns] == [f"grad_{tensor}" for tensor in tensors]

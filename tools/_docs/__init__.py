@@ -1,0 +1,1 @@
+"""What tools/docs.py writes: tables, docstrings as Markdown, charts."""

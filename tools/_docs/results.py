@@ -1,0 +1,163 @@
+"""The benchmark results that are kept, as tables and sentences; every figure comes out of a file."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from _docs.docstrings import table
+
+Result = dict[str, Any]
+
+
+def load(folder: Path) -> list[Result]:
+    """The newest result of each operator, device, dtype and rung, in that order."""
+    newest: dict[tuple[str, ...], Result] = {}
+    for path in sorted(folder.glob("*.json")):
+        result = json.loads(path.read_text())
+        if "operator" not in result:
+            continue
+        facts = result["environment"]
+        key = (result["operator"], device(result), result["dtype"], facts["rung"])
+        if key not in newest or facts["date"] > newest[key]["environment"]["date"]:
+            newest[key] = {**result, "file": path.name}
+    return [newest[key] for key in sorted(newest)]
+
+
+def device(result: Result) -> str:
+    """The processor or the GPU by name."""
+    facts = result["environment"]
+    return str(facts["cpu"] if facts["device"] == "cpu" else facts["device"])
+
+
+def on_gpu(result: Result) -> bool:
+    """Whether the result was measured on a GPU."""
+    return bool(result["environment"]["device"] != "cpu")
+
+
+def where(result: Result) -> str:
+    """The machine, versions and date of a result, in one sentence."""
+    facts = result["environment"]
+    machine = device(result)
+    if not on_gpu(result):
+        machine += f" ({facts['isa'] or 'reference only'}, {facts['threads']} threads)"
+    rung = facts["rung"].rpartition(": ")[2]
+    return (
+        f"{machine}, {result['dtype']}, rung `{rung}`, saccade {facts['saccade']}, "
+        f"torch {facts['torch']}, {facts['date'][:10]}."
+    )
+
+
+def milliseconds(value: float) -> str:
+    """Three digits or so."""
+    return f"{value:.{0 if value >= 100 else 1 if value >= 10 else 2}f}"
+
+
+def title(result: Result, name: str) -> str:
+    """A case by its shape and arguments."""
+    (case,) = (case for case in result["cases"] if case["name"] == name)
+    arguments = ", ".join(f"{key}={value}" for key, value in case["arguments"].items())
+    return f"{case['shapes']['query']}, {arguments}"
+
+
+def groups(result: Result) -> dict[tuple[str, str], list[Result]]:
+    """The rows of each case and pass."""
+    found: dict[tuple[str, str], list[Result]] = {}
+    for row in result["results"]:
+        found.setdefault((row["case"], row["pass"]), []).append(row)
+    return found
+
+
+def speed(result: Result) -> str:
+    """One line a problem: our milliseconds, and how many times longer each peer takes."""
+    versions = {row["peer"]: row["version"] for row in result["results"]}
+    timed = {row["peer"] for row in result["results"] if row["median_ms"] is not None}
+    ours = result["ours"]
+    peers = [name for name in versions if name in timed and name != ours]
+    header = ("query, arguments", "pass", f"{ours}, ms", "floor, ms")
+    rows = []
+    for (case, phase), found in groups(result).items():
+        by_name = {row["peer"]: row for row in found}
+        cells = [
+            f"{by_name[peer]['ratio']:.1f}x" if by_name[peer]["median_ms"] is not None else "-"
+            for peer in peers
+        ]
+        own = by_name[ours]
+        rows.append(
+            (
+                f"`{title(result, case)}`",
+                phase,
+                milliseconds(own["median_ms"]),
+                milliseconds(own["floor_ms"]),
+                *cells,
+            )
+        )
+    names = tuple(f"{name} ({versions[name]})" for name in peers)
+    return table((*header, *names), rows, right=tuple(range(2, 4 + len(peers))))
+
+
+def bound(result: Result, case_name: str, phase: str) -> str:
+    """Which of the two floors is the higher one."""
+    (case,) = (case for case in result["cases"] if case["name"] == case_name)
+    work, floor = case["work"][phase], result["floor"]
+    compute = work["flops"] / (floor["gemm_gflop_per_s"] * 1e9)
+    memory = work["bytes"] / (floor["copy_gb_per_s"] * 1e9)
+    return "arithmetic" if compute >= memory else "memory traffic"
+
+
+def details(result: Result) -> str:
+    """Everything that a result says: medians with spread, floors, memory, targets and notes."""
+    floor = result["floor"]
+    lines = [
+        where(result),
+        "",
+        f"Floor: the slower of bytes over the machine's copy bandwidth ({floor['copy_gb_per_s']:.1f}"
+        f" GB/s) and operations over its rate of matrix products ({floor['gemm_gflop_per_s']:.0f} "
+        "GFLOP/s), both measured in the same run.",
+    ]
+    for (case, phase), found in groups(result).items():
+        least = milliseconds(found[0]["floor_ms"])
+        lines += [
+            "",
+            f"**{case}, {phase}**: `{title(result, case)}`, floor {least} ms, set by "
+            f"{bound(result, case, phase)}.",
+            "",
+            table(
+                ("peer", "version", "median, ms", "p20 to p80, ms", "times ours", "of floor"),
+                [_row(row) for row in found],
+                right=(2, 3, 4, 5),
+            ),
+        ]
+    if result["memory"]:
+        lines += ["", "Peak memory of a training step:", ""]
+        lines += [
+            f"- {row['case']}, {row['peer']}: {row['peak_bytes'] / 1e6:.1f} MB, {row['ratio']:.2f} "
+            f"times the {row['tensor_bytes'] / 1e6:.1f} MB of inputs, outputs and gradients"
+            for row in result["memory"]
+        ]
+    if result["targets"]:
+        lines += ["", "Targets, judged from this run:", ""]
+        lines += [f"- {_target(target)}" for target in result["targets"]]
+    if result["notes"]:
+        lines += ["", *(f"- note: {note}" for note in result["notes"])]
+    return "\n".join(lines)
+
+
+def _row(row: Result) -> tuple[str, ...]:
+    if row["median_ms"] is None:
+        return (row["peer"], row["version"], row["status"], row["note"], "", "")
+    return (
+        row["peer"],
+        row["version"],
+        milliseconds(row["median_ms"]),
+        f"{milliseconds(row['p20_ms'])} to {milliseconds(row['p80_ms'])}",
+        f"{row['ratio']:.1f}",
+        f"{100 * row['fraction']:.1f} %",
+    )
+
+
+def _target(target: Result) -> str:
+    measured = target["measured"]
+    found = "not measured" if measured is None else f"{measured:.3g}x"
+    return f"{target['text']}: {found}, {'met' if target['met'] else '**missed**'}"

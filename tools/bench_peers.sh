@@ -1,0 +1,33 @@
+#!/usr/bin/env bash
+# The benchmark with the peers that the package index has, in .venv-peers: an environment that sees .venv's packages, so
+# that torch is neither installed twice nor changed.
+#   JSON, PLOT: where the result goes; other arguments go to `saccade bench`.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+
+PEERS=(natten==0.21.7)
+NAMES=sdpa,gather,flex,flex-arithmetic,natten
+JSON=${JSON:-build/bench-peers.json}
+PLOT=${PLOT:-build/bench-peers.png}
+PYTHON=.venv-peers/bin/python
+
+if [[ ! -x .venv/bin/python ]]; then
+  echo "make bench-peers stands on .venv: run make .venv first." >&2
+  exit 2
+fi
+
+# The same packages again only where the list above changed.
+if [[ "$(cat .venv-peers/peers.txt 2>/dev/null)" != "${PEERS[*]}" ]]; then
+  echo "installing ${PEERS[*]} into .venv-peers ..."
+  .venv/bin/python -m venv --clear .venv-peers
+  echo '*' >.venv-peers/.gitignore
+  site=$($PYTHON -c 'import sysconfig; print(sysconfig.get_path("purelib"))')
+  base=$(.venv/bin/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')
+  # addsitedir and not a bare path: it also reads the .pth file of the editable installation.
+  echo "import site; site.addsitedir('$base')" >"$site/base.pth"
+  # --no-deps: a peer may not bring another torch. --no-build-isolation: one that builds finds the torch that is there.
+  $PYTHON -m pip --disable-pip-version-check --no-input install -q --no-deps --no-build-isolation "${PEERS[@]}"
+  echo "${PEERS[*]}" >.venv-peers/peers.txt
+fi
+
+$PYTHON -m saccade bench neighborhood_attention --peers "$NAMES" --json "$JSON" --plot "$PLOT" "$@"
