@@ -64,10 +64,12 @@ set(CMAKE_CUDA_FLAGS_RELEASE "-O3 -DNDEBUG")
 file(GLOB cuda_sources CONFIGURE_DEPENDS csrc/*/cuda_*.cu csrc/*/bind_cuda.cu csrc/*/bind.cpp)
 add_library(_C_cuda MODULE ${cuda_sources})
 target_link_libraries(_C_cuda PRIVATE saccade_options torch_stable)
-# libtorch.so stands for libtorch_cuda.so where torch has CUDA, and for libtorch_cpu.so elsewhere.
+# libtorch.so stands for libtorch_cuda.so where torch has CUDA, and for libtorch_cpu.so elsewhere. libstdc++ goes first:
+# libtorch.so exports copies of some of its symbols, to which ours must not be bound.
 target_link_options(_C_cuda PRIVATE
-  "LINKER:--push-state,--no-as-needed" ${TORCH_DIR}/lib/libtorch.so "LINKER:--pop-state")
+  "LINKER:--push-state,--no-as-needed" -lstdc++ ${TORCH_DIR}/lib/libtorch.so "LINKER:--pop-state")
 target_compile_definitions(_C_cuda PRIVATE USE_CUDA)
 target_compile_options(_C_cuda PRIVATE $<$<COMPILE_LANGUAGE:CUDA>:
+  -Xcompiler=-ffile-prefix-map=${CMAKE_SOURCE_DIR}=. -Xcompiler=-ffile-prefix-map=${TORCH_DIR}/include=.
   --expt-relaxed-constexpr -Xptxas=-v -Xptxas=-warn-spills -Werror=all-warnings -Wno-deprecated-gpu-targets>)
 # -warn-spills would be an error with all warnings as errors; the report, not the compiler, judges spills.

@@ -17,6 +17,8 @@ try:
 except metadata.PackageNotFoundError:
     __version__ = "0+unknown"
 
+ISAS = ("baseline", "avx2", "avx512")
+
 
 def _triton() -> str:
     if importlib.util.find_spec("triton") is None:
@@ -68,14 +70,16 @@ def text() -> str:
     """The same as `info`, as lines for a person to read or to paste into an issue."""
     facts = info()
     isa = facts["isa"]
+    cap = f"; SACCADE_ISA={isa['cap']}" if isa["cap"] else ""
+    if isa["cap"] and isa["cap"] not in ISAS:
+        cap += f" is not one of {', '.join(ISAS)}: no cap"
     possible = ", ".join(isa["possible"]) or "unknown"
     lines = [
         f"saccade   {facts['saccade']}",
         f"python    {facts['python']}",
         f"torch     {facts['torch']} ({facts['threads']} threads)",
         f"triton    {facts['triton']}",
-        f"CPU       {isa['chosen'] or 'reference only'} (possible here: {possible}"
-        + (f"; SACCADE_ISA={isa['cap']})" if isa["cap"] else ")"),
+        f"CPU       {isa['chosen'] or 'reference only'} (possible here: {possible}{cap})",
         f"CUDA      {', '.join(facts['devices']) or 'no device'}",
     ]
     for name, library in facts["libraries"].items():

@@ -39,7 +39,9 @@ def _find(name: str) -> str | None:
 def _load_ops(name: str) -> Library:
     path = _find(name)
     if path is None:
-        return Library(name, False, None, f"{name} was not built into this installation")
+        other = os.environ.get("SACCADE_LIBRARY_DIR")
+        where = f"SACCADE_LIBRARY_DIR={other}" if other else "this installation"
+        return Library(name, False, None, f"{name} was not built into {where}")
     if name == "_C_cuda" and torch.version.cuda is None:
         return Library(name, False, path, f"torch {torch.__version__} was built without CUDA")
     if name == "_C_cuda" and not _libraries["_C"].loaded:
@@ -47,7 +49,10 @@ def _load_ops(name: str) -> Library:
     try:
         torch.ops.load_library(path)
     except OSError as error:
-        return Library(name, False, path, f"torch {torch.__version__} could not load it: {error}")
+        cause = error.__cause__ or error
+        return Library(name, False, path, f"torch {torch.__version__} could not load it: {cause}")
+    if not hasattr(torch.ops.saccade, "isa"):
+        return Library(name, False, path, f"it registers no operator of saccade's: {path}")
     return Library(name, True, path, "loaded")
 
 

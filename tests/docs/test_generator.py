@@ -16,15 +16,17 @@ def row(case: str, phase: str, peer: str, median: float | None, **changes: Any) 
     times = dict.fromkeys(("median_ms", "p20_ms", "p80_ms"), median)
     ratio = None if median is None else median / 2
     return {
-        "case": case, "pass": phase, "peer": peer, "version": f"{peer} 1", "status": "ok", "note": "",
-        "ratio": ratio, "floor_ms": 0.5, "fraction": median and 0.5 / median, **times, **changes,
+        "case": case, "pass": phase, "peer": peer, "version": f"{peer} 1", "status": "ok",
+        "note": "", "ratio": ratio, "floor_ms": 0.5, "fraction": median and 0.5 / median,
+        **times, **changes,
     }  # fmt: skip
 
 
 def result(**environment: Any) -> dict[str, Any]:
     facts = {
         "date": "2026-01-02T00:00:00+00:00", "cpu": "Some <CPU>", "device": "cpu", "isa": "avx2",
-        "threads": 2, "torch": "2.14.1", "saccade": "0.1.0", "rung": "word runs on: cpu", **environment,
+        "threads": 2, "torch": "2.14.1", "saccade": "0.1.0", "rung": "word runs on: cpu",
+        **environment,
     }  # fmt: skip
     work = {"flops": 1e9, "bytes": 1e6, "floor_ms": 0.5}
     return {

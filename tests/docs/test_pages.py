@@ -25,10 +25,9 @@ def ids(page: Path) -> str:
 
 
 def written(page: Path) -> str:
-    """The text of a page without its generated regions."""
-    return re.sub(
-        r"<!-- (\w+)[^\n>]*:begin -->.*?<!-- \1:end -->", "", page.read_text(), flags=re.S
-    )
+    """The text of a page with its generated regions emptied; lines keep their numbers."""
+    region = r"<!-- (\w+)[^\n>]*:begin -->.*?<!-- \1:end -->"
+    return re.sub(region, lambda m: "\n" * m[0].count("\n"), page.read_text(), flags=re.S)
 
 
 def blocks(page: Path, language: str) -> list[tuple[int, str]]:
@@ -49,7 +48,7 @@ def test_python_blocks_run_one_after_the_other(
     monkeypatch.chdir(tmp_path)
     names: dict[str, Any] = {"__name__": "__main__"}
     for line, text in blocks(page, "python"):
-        exec(compile("\n" * line + text, str(page), "exec"), names)
+        exec(compile("\n" * line + text, str(page), "exec"), names)  # noqa: S102
 
 
 def commands() -> list[tuple[Path, str]]:
@@ -134,7 +133,8 @@ def test_links_lead_somewhere(page: Path) -> None:
 def sentences() -> str:
     """Every string of the sources, interpolations as "...", pieces that stand together joined."""
     found = []
-    for path in sorted((ROOT / "python/saccade").rglob("*.py")):
+    packages = (ROOT / "python/saccade", ROOT / "bench")
+    for path in sorted(path for package in packages for path in package.rglob("*.py")):
         for node in ast.walk(ast.parse(path.read_text())):
             if isinstance(node, ast.JoinedStr):
                 parts = [p.value if isinstance(p, ast.Constant) else "..." for p in node.values]

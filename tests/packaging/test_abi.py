@@ -68,10 +68,7 @@ def test_the_host_library_does_not_know_torch() -> None:
     "name",
     [
         "_C",
-        pytest.param(
-            "_C_cuda",
-            marks=pytest.mark.xfail(strict=True, reason="binds libstdc++'s symbols to libtorch.so"),
-        ),
+        pytest.param("_C_cuda"),
     ],
 )
 def test_every_symbol_of_another_library_is_a_c_function_of_torch(name: str) -> None:
@@ -104,9 +101,7 @@ def test_a_library_names_torch_and_the_system_alone(name: str) -> None:
     [
         "_C",
         "_host",
-        pytest.param(
-            "_C_cuda", marks=pytest.mark.xfail(strict=True, reason="holds the paths of its sources")
-        ),
+        pytest.param("_C_cuda"),
     ],
 )
 def test_a_library_holds_no_path_of_this_machine(name: str) -> None:

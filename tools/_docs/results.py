@@ -1,4 +1,4 @@
-"""The benchmark results that are kept, as tables and sentences; every figure comes out of a file."""
+"""The benchmark results that are kept, as tables and sentences."""
 
 from __future__ import annotations
 
@@ -112,9 +112,9 @@ def details(result: Result) -> str:
     lines = [
         where(result),
         "",
-        f"Floor: the slower of bytes over the machine's copy bandwidth ({floor['copy_gb_per_s']:.1f}"
-        f" GB/s) and operations over its rate of matrix products ({floor['gemm_gflop_per_s']:.0f} "
-        "GFLOP/s), both measured in the same run.",
+        "Floor: the slower of bytes over the machine's copy bandwidth "
+        f"({floor['copy_gb_per_s']:.1f} GB/s) and operations over its rate of matrix products "
+        f"({floor['gemm_gflop_per_s']:.0f} GFLOP/s), both measured in the same run.",
     ]
     for (case, phase), found in groups(result).items():
         least = milliseconds(found[0]["floor_ms"])
