@@ -26,7 +26,9 @@ if [[ "$(cat .venv-peers/peers.txt 2>/dev/null)" != "${PEERS[*]}" ]]; then
   # addsitedir and not a bare path: it also reads the .pth file of the editable installation.
   echo "import site; site.addsitedir('$base')" >"$site/base.pth"
   # --no-deps: a peer may not bring another torch. --no-build-isolation: one that builds finds the torch that is there.
-  $PYTHON -m pip --disable-pip-version-check --no-input install -q --no-deps --no-build-isolation "${PEERS[@]}"
+  pip=("$PYTHON" -m pip --disable-pip-version-check --no-input install -q)
+  "${pip[@]}" setuptools wheel
+  "${pip[@]}" --no-deps --no-build-isolation "${PEERS[@]}"
   echo "${PEERS[*]}" >.venv-peers/peers.txt
 fi
 
