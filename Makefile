@@ -104,7 +104,7 @@ bench-peers: build/installed
 
 docs: build/installed
 	@$(PYTHON_BIN)/python tools/docs.py
-	@$(PYTHON_BIN)/mkdocs build -q --strict
+	@NO_MKDOCS_2_WARNING=1 $(PYTHON_BIN)/mkdocs build -q --strict
 
 wheel: .venv/installed
 	@PATH="$(abspath $(PYTHON_BIN)):$$PATH" $(PYTHON_BIN)/python -m build --wheel --no-isolation --outdir dist . > build/wheel.log 2>&1 \

@@ -39,6 +39,7 @@ def info() -> dict[str, Any]:
         environment variable SACCADE_ISA), `cuda_archs` (targets built into `_C_cuda`), `compiler`,
         `threads`, `devices` and `libraries` (name: `loaded`, `path`, `reason`).
 
+    >>> import saccade
     >>> sorted(saccade.info()["libraries"])
     ['_C', '_C_cuda', '_host']
     """

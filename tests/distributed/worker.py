@@ -32,17 +32,20 @@ if not is_model("plain_test_model"):
 
 
 def gradients(rank: int, world: int) -> dict[str, Tensor]:
-    """Gradients of medvitv2_micro, normalisation in eval mode, for this process's share."""
+    """Gradients of medvitv2_micro, normalisation in eval mode, for this process's share.
+
+    In float64: the order of sums must not blur what is compared.
+    """
     data = load_data("digits")
     module = ImageDataModule(data, img_size=SIZE, batch_size=BATCH)
     images = module.ready("train")
     draws = list(EpochSampler(len(images), BATCH, seed=0, rank=rank, world_size=world))[
         : BATCH // world
     ]
-    inputs = module.normalize(torch.stack([images[index][0] for _, index in draws]))
+    inputs = module.normalize(torch.stack([images[index][0] for _, index in draws])).double()
     targets = torch.tensor([images[index][1] for _, index in draws])
     torch.manual_seed(0)
-    model = create_model("medvitv2_micro", num_classes=10).eval()
+    model = create_model("medvitv2_micro", num_classes=10).double().eval()
     wrapped = DistributedDataParallel(model) if world > 1 else model
     classification_loss(wrapped(inputs), targets).backward()
     return {name: p.grad for name, p in model.named_parameters() if p.grad is not None}
