@@ -100,7 +100,7 @@ inline __attribute__((always_inline)) void prefetch_token(const T* p, int64_t di
 template <typename T>
 inline int64_t prefetch_distance(const View<const T>& view, const Problem& problem,
                                  const Tile& tile) {
-  constexpr int64_t tokens = 32;
+  constexpr int64_t tokens = 16;
   const int64_t columns = tile.query[2][1] - tile.query[2][0];
   if (tile.query[1][1] - tile.query[1][0] == 1)
     return tokens * view.token[2] * problem.axis[2].dilation;
