@@ -96,7 +96,8 @@ asan: build/installed
 	  $(PYTHON_BIN)/python -m pytest -q --capture=sys -m "not slow" tests/ops -k "not compile and not export and not memory"
 
 bench: build/installed
-	@$(PYTHON_BIN)/saccade bench neighborhood_attention --check --json build/bench.json --plot build/bench.png
+	@for operator in $$($(PYTHON_BIN)/python -c 'import saccade.bench; print(*saccade.bench.OPERATORS)'); do \
+	  $(PYTHON_BIN)/saccade bench $$operator --json build/bench/$$operator.json --plot build/bench/$$operator.png || exit 1; done
 
 # The peers that the package index has, in an environment of their own on top of .venv.
 bench-peers: build/installed

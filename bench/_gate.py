@@ -44,9 +44,12 @@ def as_tuple(outputs: Tensor | tuple[Tensor, ...]) -> tuple[Tensor, ...]:
     return outputs if isinstance(outputs, tuple) else (outputs,)
 
 
-def require_grad(inputs: Inputs) -> Inputs:
-    """Leaves that ask for gradients where the dtype has them, on the same storage."""
-    return {k: v.detach().requires_grad_(v.is_floating_point()) for k, v in inputs.items()}
+def require_grad(inputs: Inputs, constants: tuple[str, ...] = ()) -> Inputs:
+    """Leaves on the same storage; those of a floating type ask for gradients, less `constants`."""
+    return {
+        k: v.detach().requires_grad_(v.is_floating_point() and k not in constants)
+        for k, v in inputs.items()
+    }
 
 
 def step(function: Function, inputs: Inputs, cotangents: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
@@ -76,33 +79,45 @@ def _name_gradients(leaves: Inputs, gradients: tuple[Tensor, ...]) -> Inputs:
 
 
 def evaluate(
-    function: Function, inputs: Inputs, cotangents: tuple[Tensor, ...], phase: str
+    function: Function,
+    inputs: Inputs,
+    cotangents: tuple[Tensor, ...],
+    phase: str,
+    constants: tuple[str, ...] = (),
 ) -> Inputs:
     """Name and return what a pass computes: the outputs, or the gradients of the inputs."""
     if phase == TRAINING:
-        leaves = require_grad(inputs)
+        leaves = require_grad(inputs, constants)
         return _name_gradients(leaves, step(function, leaves, cotangents))
     with torch.no_grad():
         return _name_outputs(as_tuple(function(inputs)))
 
 
 def solve(
-    function: Function, inputs: Inputs, dtype: torch.dtype
+    function: Function,
+    inputs: Inputs,
+    dtype: torch.dtype,
+    constants: tuple[str, ...] = (),
+    training: bool = True,
 ) -> tuple[tuple[Tensor, ...], dict[str, Inputs]]:
     """Draw gradients of the outputs, and compute the truth of both passes in one evaluation.
+
+    A problem without a training step (`training` is False) has the truth of the forward alone.
 
     Returns:
         The gradients in `dtype`, and the named tensors of each pass.
     """
-    leaves = require_grad(inputs)
+    leaves = require_grad(inputs, constants)
     outputs = as_tuple(function(leaves))
     cotangents = tuple(c.to(dtype) for c in _draw_like(outputs))
+    forward = _name_outputs(tuple(output.detach() for output in outputs))
+    if not training:
+        return cotangents, {FORWARD: forward}
     asked = [t for t in leaves.values() if t.requires_grad]
     # The contestants' gradients come rounded to dtype, so the truth starts from the same numbers.
     gradients = torch.autograd.grad(
         outputs, asked, [c.to(o) for c, o in zip(cotangents, outputs, strict=True)]
     )
-    forward = _name_outputs(tuple(output.detach() for output in outputs))
     return cotangents, {FORWARD: forward, TRAINING: _name_gradients(leaves, gradients)}
 
 

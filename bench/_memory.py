@@ -90,7 +90,7 @@ def _bytes(inputs: Inputs) -> int:
 
 def _train_once(peer: Peer, case: Case, device: torch.device, dtype: torch.dtype) -> int:
     """Run one step on fresh tensors and return the bytes that no implementation can do without."""
-    inputs = require_grad(case.inputs(device, dtype))
+    inputs = require_grad(case.inputs(device, dtype), case.constants)
     function = peer.prepare(case, inputs)
     with torch.no_grad():
         outputs = {str(i): o for i, o in enumerate(as_tuple(function(inputs)))}

@@ -14,7 +14,6 @@ from saccade.bench._machine import Floor, environment
 from saccade.bench._memory import Memory, MemoryUnavailableError, Request, measure
 from saccade.bench._report import Report, Row
 from saccade.bench._suite import (
-    PASSES,
     TRAINING,
     Case,
     Function,
@@ -75,7 +74,8 @@ class _Problem:
     def draw(cls, case: Case, truth: Peer, device: torch.device, dtype: torch.dtype) -> _Problem:
         inputs = case.inputs(device, dtype)
         doubles = {k: v.double() if v.is_floating_point() else v for k, v in inputs.items()}
-        cotangents, true = solve(truth.prepare(case, doubles), doubles, dtype)
+        function = truth.prepare(case, doubles)
+        cotangents, true = solve(function, doubles, dtype, case.constants, TRAINING in case.work)
         return cls(case, inputs, cotangents, true)
 
     def function(self, peer: Peer) -> Function:
@@ -87,7 +87,7 @@ class _Problem:
     def call(self, function: Function, phase: str) -> Call:
         """What is timed: the forward without a graph, or a training step on leaves."""
         if phase == TRAINING:
-            leaves = require_grad(self.inputs)
+            leaves = require_grad(self.inputs, self.case.constants)
             return lambda: step(function, leaves, self.cotangents)
         return torch.no_grad()(lambda: function(self.inputs))
 
@@ -126,7 +126,13 @@ class _Bench:
             refusal = peer.refusal(problem.case, phase, self.device)
             if refusal:
                 raise UnsupportedError(refusal)
-            results = evaluate(problem.function(peer), problem.inputs, problem.cotangents, phase)
+            results = evaluate(
+                problem.function(peer),
+                problem.inputs,
+                problem.cotangents,
+                phase,
+                problem.case.constants,
+            )
         except UnsupportedError as error:
             row.status, row.note = "unsupported", str(error)
             return row
@@ -221,7 +227,7 @@ def run(suite: Suite, options: Options, say: Say = _silent) -> Report:
         for case in cases:
             say(f"{case.name}: reference in float64")
             problem = _Problem.draw(case, suite.truth, device, dtype)
-            for phase in PASSES:
+            for phase in case.work:
                 floor.sample()
                 rows += bench.time(problem, phase, peers)
     finally:

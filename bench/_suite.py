@@ -34,22 +34,37 @@ class Work:
         return self.elements * itemsize + self.fixed_bytes
 
 
+def _as_drawn(name: str, normal: Tensor) -> Tensor:
+    return normal
+
+
 @dataclass(frozen=True)
 class Case:
-    """One problem: tensors to draw, arguments, and the work of each pass."""
+    """One problem: tensors to draw, arguments, and the work of each pass.
+
+    `draw` makes a tensor of a name from numbers of N(0, 1), which are what it is by default; one of
+    an integer type keeps it. The training step asks for no gradient of the `constants`, and a case
+    whose `work` names the forward alone has none.
+    """
 
     name: str
     origin: str
     shapes: Mapping[str, tuple[int, ...]]
     kwargs: Mapping[str, Any]
     work: Mapping[str, Work]
+    draw: Callable[[str, Tensor], Tensor] = _as_drawn
+    constants: tuple[str, ...] = ()
 
     def inputs(self, device: torch.device, dtype: torch.dtype, seed: int = 0) -> Inputs:
-        """Draw the tensors from N(0, 1); the same seed gives the same numbers on every device."""
+        """Draw the tensors; the same seed gives the same numbers on every device."""
         generator = torch.Generator().manual_seed(seed)
-        return {
-            name: torch.randn(shape, generator=generator).to(device, dtype)
+        drawn = {
+            name: self.draw(name, torch.randn(shape, generator=generator))
             for name, shape in self.shapes.items()
+        }
+        return {
+            name: tensor.to(device, dtype if tensor.is_floating_point() else tensor.dtype)
+            for name, tensor in drawn.items()
         }
 
 

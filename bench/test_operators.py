@@ -9,13 +9,14 @@ import torch
 
 import saccade.bench
 from saccade.bench._gate import draw_cotangents, require_grad, step
-from saccade.bench._suite import PASSES, TRAINING
+from saccade.bench._suite import TRAINING
 
+SUITES = [saccade.bench.load(operator) for operator in saccade.bench.OPERATORS]
 ENTRIES = [
-    pytest.param(operator, case, phase, id=f"{operator}-{case}-{phase}")
-    for operator in saccade.bench.OPERATORS
-    for case in saccade.bench.load(operator).default_cases
-    for phase in PASSES
+    pytest.param(suite.operator, case.name, phase, id=f"{suite.operator}-{case.name}-{phase}")
+    for suite in SUITES
+    for case in suite.select_cases(None)
+    for phase in case.work
 ]
 
 
@@ -29,7 +30,7 @@ def test_operator(benchmark: Any, operator: str, case_name: str, phase: str, dev
     (case,) = suite.select_cases((case_name,))
     inputs = case.inputs(torch.device(device), torch.float32)
     function = suite.ours("auto").prepare(case, inputs)
-    cotangents, leaves = draw_cotangents(function, inputs), require_grad(inputs)
+    cotangents, leaves = draw_cotangents(function, inputs), require_grad(inputs, case.constants)
 
     def call() -> None:
         if phase == TRAINING:

@@ -1,14 +1,12 @@
 #!/usr/bin/env bash
-# The benchmark with the peers that the package index has, in .venv-peers: an environment that sees .venv's packages, so
+# The benchmarks with the peers that the package index has, in .venv-peers: an environment that sees .venv's packages, so
 # that torch is neither installed twice nor changed.
-#   JSON, PLOT: where the result goes; other arguments go to `saccade bench`.
+#   bench_peers.sh [OPERATOR] [ARGUMENTS of `saccade bench`]; without an operator, all of them, into $OUT.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
 PEERS=(natten==0.21.7)
-NAMES=sdpa,gather,flex,flex-arithmetic,natten
-JSON=${JSON:-build/bench-peers.json}
-PLOT=${PLOT:-build/bench-peers.png}
+OUT=${OUT:-build/peers}
 PYTHON=.venv-peers/bin/python
 
 if [[ ! -x .venv/bin/python ]]; then
@@ -32,4 +30,10 @@ if [[ "$(cat .venv-peers/peers.txt 2>/dev/null)" != "${PEERS[*]}" ]]; then
   echo "${PEERS[*]}" >.venv-peers/peers.txt
 fi
 
-$PYTHON -m saccade bench neighborhood_attention --peers "$NAMES" --json "$JSON" --plot "$PLOT" "$@"
+if (($#)); then
+  exec $PYTHON -m saccade bench "$@"
+fi
+mkdir -p "$OUT"
+for operator in $($PYTHON -c 'import saccade.bench; print(*saccade.bench.OPERATORS)'); do
+  $PYTHON -m saccade bench "$operator" --json "$OUT/$operator.json" --plot "$OUT/$operator.png"
+done

@@ -86,7 +86,6 @@ export -f build
 export PYTHON SITE WORK
 
 pytest=("$PYTHON" -m pytest -q -o "addopts=--import-mode=importlib --strict-markers -p no:cacheprovider")
-bench=("$PYTHON" -m saccade bench neighborhood_attention --device cuda --quiet)
 ptxas=("$PYTHON" tools/ptxas_report.py --build "$WORK" --out "$OUT/ptxas.txt")
 mapfile -t marked < <(grep -rlE "mark\.cuda" tests --include="test_*.py" | grep -v "^tests/triton/" | sort)
 # The operators' tests take their marks from tests/ops/conftest.py.
@@ -98,10 +97,14 @@ if stage build 280 bash -c build; then
   stage info 60 "$PYTHON" -m saccade info
   stage ptxas 30 "${ptxas[@]}"
   stage cuda-tests 150 "${pytest[@]}" -m cuda --continue-on-collection-errors --junitxml="$OUT/cuda-tests.xml" "${gpu_tests[@]}"
-  stage bench-float32 110 "${bench[@]}" --json "$OUT/cuda-float32.json" --plot "$OUT/cuda-float32.png"
   stage triton-tests 120 "${pytest[@]}" --junitxml="$OUT/triton-tests.xml" tests/triton
-  stage bench-bfloat16 90 "${bench[@]}" --dtype bfloat16 --json "$OUT/cuda-bfloat16.json" --plot "$OUT/cuda-bfloat16.png"
-  stage bench-triton 60 "${bench[@]}" --backend triton --peers none --json "$OUT/triton-float32.json"
+  mapfile -t words < <("$PYTHON" -c 'import saccade.bench; print(*saccade.bench.OPERATORS, sep="\n")')
+  for word in "${words[@]}"; do
+    bench=("$PYTHON" -m saccade bench "$word" --device cuda --quiet)
+    stage "bench-$word" 60 "${bench[@]}" --json "$OUT/$word-float32.json" --plot "$OUT/$word-float32.png"
+    stage "bench-$word-bfloat16" 40 "${bench[@]}" --dtype bfloat16 --json "$OUT/$word-bfloat16.json"
+    stage "bench-$word-triton" 30 "${bench[@]}" --backend triton --peers none --json "$OUT/$word-triton.json"
+  done
   stage triton-interpreter 120 env TRITON_INTERPRET=1 "${pytest[@]}" -x tests/triton
 fi
 

@@ -18,11 +18,15 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-# Kernel and padded head dimension: the shapes of published models. None of these may spill.
-HOT = tuple(
-    (kernel, width)
-    for kernel in ("forward_kernel", "backward_query_kernel", "backward_key_kernel")
-    for width in (32, 64)
+# Namespace below saccade, kernel, and its mangled template arguments as a regular expression: the
+# kernels and shapes of published models. None of these may spill.
+Hot = tuple[str, str, str]
+HOT: tuple[Hot, ...] = (
+    *(
+        ("na", kernel, f"I.*Li{width}E")
+        for kernel in ("forward_kernel", "backward_query_kernel", "backward_key_kernel")
+        for width in (32, 64)
+    ),
 )
 
 _ENTRY = re.compile(r"Compiling entry function '([^']+)' for '([^']+)'")
@@ -48,11 +52,12 @@ class Kernel:
         """Whether registers went to local memory."""
         return self.stores + self.loads > 0
 
-    def is_hot(self, hot: tuple[str, int]) -> bool:
-        """Whether this is the hot kernel of that name and width."""
-        # mangled: length and name, I, the types, Li<width>E
-        kernel, width = hot
-        return re.search(rf"\d{kernel}I.*Li{width}E", self.mangled) is not None
+    def is_hot(self, hot: Hot) -> bool:
+        """Whether this is that hot kernel."""
+        # mangled: every name behind its length, then I and the template arguments
+        space, kernel, arguments = hot
+        pattern = rf"7saccade{len(space)}{space}.*?{len(kernel)}{kernel}{arguments}"
+        return re.search(pattern, self.mangled) is not None
 
 
 def parse(text: str) -> list[Kernel]:
@@ -128,7 +133,7 @@ def table(kernels: Sequence[Kernel]) -> str:
     return "\n".join([lines[0], "-+-".join("-" * w for w in widths), *lines[1:]]) + "\n"
 
 
-def judge(kernels: Sequence[Kernel], hot: Sequence[tuple[str, int]] = HOT) -> list[str]:
+def judge(kernels: Sequence[Kernel], hot: Sequence[Hot]) -> list[str]:
     """What is wrong, in sentences."""
     if not kernels:
         return ["No kernel is in the logs: were the CUDA kernels built with -Xptxas -v?"]
@@ -140,10 +145,11 @@ def judge(kernels: Sequence[Kernel], hot: Sequence[tuple[str, int]] = HOT) -> li
                 f"{kernel.stores} and loads {kernel.loads} bytes."
             )
     for arch in sorted({k.arch for k in kernels}):
-        for name, width in hot:
-            if not any(k.arch == arch and k.is_hot((name, width)) for k in kernels):
+        for entry in hot:
+            if not any(k.arch == arch and k.is_hot(entry) for k in kernels):
+                space, kernel, arguments = entry
                 wrong.append(
-                    f"{name} of width {width} is named hot, but was not compiled for {arch}."
+                    f"{space}::{kernel} {arguments} is named hot, but was not compiled for {arch}."
                 )
     return wrong
 
@@ -168,7 +174,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     for kernel in kernels:
         if kernel.spills and not any(kernel.is_hot(h) for h in HOT):
             print(f"{kernel.name} on {kernel.arch} spills {kernel.stores}/{kernel.loads} bytes.")
-    wrong = judge(kernels)
+    wrong = judge(kernels, HOT)
     for sentence in wrong:
         print(sentence, file=sys.stderr)
     return 1 if wrong else 0

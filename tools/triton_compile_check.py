@@ -1,58 +1,39 @@
 """Compile every Triton kernel to a cubin without a GPU; print registers, spills, shared memory.
 
-    python tools/triton_compile_check.py [--capability 80 90] [--dtype float16] [--case 3d]
+    python tools/triton_compile_check.py [OPERATOR ...] [--capability 80 90] [--dtype float16]
+        [--case 3d]
 
-TRITON_INTERPRET must not be set. Exits with 1 when a kernel keeps more than --max-spill bytes a
-thread in local memory.
+An operator's cases stand in tools/_triton/<operator>.py: CASES by name, and launches(case, dtype),
+which lists the launches of a forward and a backward over tensors without storage. TRITON_INTERPRET
+must not be set. Exits with 1 when a kernel keeps more than --max-spill bytes a thread in local
+memory.
 """
 
 from __future__ import annotations
 
 import argparse
+import importlib
 import re
 import subprocess
 import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 import triton
 
-from saccade.triton_kernels._launch import Launch
-from saccade.triton_kernels._neighborhood_attention.launches import (
-    backward_launches,
-    forward_launch,
-)
-
 DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
 
 
-@dataclass(frozen=True)
-class Case:
-    """One input: its kernels are the forward's and the backward's, with bias and additional keys
-    where asked.
-    """
-
-    dims: tuple[int, ...]
-    kernel: tuple[int, ...]
-    head_dim: int
-    bias: bool = False
-    additional: int = 0
-    heads: int = 4
-    heads_kv: int = 4
-    causal: bool = False
+FOLDER = Path(__file__).parent / "_triton"
+OPERATORS = sorted(path.stem for path in FOLDER.glob("[a-z]*.py"))
 
 
-CASES = {
-    "2d-k7": Case((56, 56), (7, 7), 32),
-    "2d-k7-bias": Case((56, 56), (7, 7), 32, bias=True),
-    "3d": Case((8, 14, 14), (3, 7, 7), 64, bias=True, additional=5, heads_kv=2),
-    "2d-large-window": Case((64, 64), (32, 32), 128),
-    "1d-causal": Case((4096,), (256,), 64, causal=True, additional=4),
-    "2d-d256": Case((28, 28), (7, 7), 256, bias=True, additional=4),
-    "2d-odd-d": Case((14, 14), (7, 7), 20, bias=True),
-}
+def load(operator: str) -> Any:
+    """The module with an operator's cases."""
+    return importlib.import_module(f"_triton.{operator}")
 
 
 @dataclass(frozen=True)
@@ -65,29 +46,12 @@ class Resources:
     size: int
 
 
-def launches(case: Case, dtype: torch.dtype) -> list[Launch]:
-    """The launches of a forward and a backward, over tensors without storage."""
-
-    def tensor(*shape: int) -> torch.Tensor:
-        return torch.empty(shape, dtype=dtype, device="meta")
-
-    query = tensor(2, *case.dims, case.heads, case.head_dim)
-    key = tensor(2, *case.dims, case.heads_kv, case.head_dim)
-    bias = tensor(case.heads, *(2 * k - 1 for k in case.kernel)) if case.bias else None
-    extra = tensor(2, case.additional, case.heads_kv, case.head_dim) if case.additional else None
-    ones = [1] * len(case.dims)
-    window = (case.kernel, ones, ones, [int(case.causal)] * len(case.dims))
-    optional = (bias, extra, extra)
-    forward, out, lse = forward_launch(query, key, key, *optional, window, 0.125)
-    backward, _ = backward_launches(out, lse, query, key, key, out, lse, *optional, window, 0.125)
-    return [forward, *backward]
-
-
 def compile_case(
-    case: Case, dtype: torch.dtype, capability: int
+    operator: str, name: str, dtype: torch.dtype, capability: int
 ) -> Iterator[tuple[str, Resources]]:
     """Compile the launches of a case; yields the name of each kernel with what it takes."""
-    for launch in launches(case, dtype):
+    module = load(operator)
+    for launch in module.launches(module.CASES[name], dtype):
         compiled = launch.compile(capability)
         yield launch.name, resources(compiled.asm["cubin"], compiled.metadata.shared)
 
@@ -108,20 +72,30 @@ def resources(cubin: bytes, shared: int) -> Resources:
 def main() -> int:
     """Print one line a kernel."""
     parser = argparse.ArgumentParser(description="Compile every Triton kernel without a GPU.")
+    parser.add_argument("operators", nargs="*", metavar="OPERATOR", help="default: all")
     parser.add_argument("--capability", type=int, nargs="+", default=[80, 90])
     parser.add_argument("--dtype", nargs="+", choices=DTYPES, default=list(DTYPES))
-    parser.add_argument("--case", nargs="+", choices=CASES, default=list(CASES))
+    parser.add_argument("--case", nargs="+", help="default: all")
     parser.add_argument("--max-spill", type=int, default=512, help="bytes a thread")
     options = parser.parse_args()
-    print(f"{'case':16} {'dtype':9} {'sm':>3} {'kernel':26} {'regs':>5} {'spill':>6} {'shared':>7}")
+    print(
+        f"{'operator':22} {'case':16} {'dtype':9} {'sm':>3} {'kernel':26} {'regs':>5} "
+        f"{'spill':>6} {'shared':>7}"
+    )
     worst = 0
-    for name in options.case:
-        for dtype in options.dtype:
-            for capability in options.capability:
-                for kernel, found in compile_case(CASES[name], DTYPES[dtype], capability):
-                    worst = max(worst, found.spill)
-                    row = f"{name:16} {dtype:9} {capability:3} {kernel:26} {found.registers:5}"
-                    print(f"{row} {found.spill:6} {found.shared:7}", flush=True)
+    for operator in options.operators or OPERATORS:
+        for name in load(operator).CASES:
+            if options.case and name not in options.case:
+                continue
+            for dtype in options.dtype:
+                for capability in options.capability:
+                    for kernel, found in compile_case(operator, name, DTYPES[dtype], capability):
+                        worst = max(worst, found.spill)
+                        print(
+                            f"{operator:22} {name:16} {dtype:9} {capability:3} {kernel:26} "
+                            f"{found.registers:5} {found.spill:6} {found.shared:7}",
+                            flush=True,
+                        )
     return int(worst > options.max_spill)
 
 

@@ -169,7 +169,9 @@ inline void fill_zero(T* p, int64_t count) {
 // e^x in at most 2 ulp where the result is normal, 0 below the smallest normal number, NaN for NaN.
 // For arguments that the caller keeps from overflowing (a softmax's are not positive). x = n ln 2 +
 // r with |r| <= ln 2 / 2; e^r by a polynomial, n added to the exponent's bits.
-inline __attribute__((always_inline)) Vec<float> exp_bounded(Vec<float> x) {
+// The result is e^x / 2^halvings.
+inline __attribute__((always_inline)) Vec<float> exp_bounded(
+    Vec<float> x, Simd<float>::Bits halvings = Simd<float>::Bits{}) {
   using V = Vec<float>;
   using B = Simd<float>::Bits;
   const float magic = 12582912.0f;  // 1.5 * 2^23: its sum with n holds n in the low bits
@@ -183,13 +185,14 @@ inline __attribute__((always_inline)) Vec<float> exp_bounded(Vec<float> x) {
   p = p * r + 1.6666665459e-1f;
   p = p * r + 5.0000001201e-1f;
   p = (p * r) * r + r + 1.0f;
-  const V scaled =
-      reinterpret_cast<V>(reinterpret_cast<B>(p) + (reinterpret_cast<B>(shifted) << 23));
+  const V scaled = reinterpret_cast<V>(reinterpret_cast<B>(p) +
+                                       ((reinterpret_cast<B>(shifted) - halvings) << 23));
   const V y = x < -87.336544f ? V{} : scaled;
   return x == x ? y : x;
 }
 
-inline __attribute__((always_inline)) Vec<double> exp_bounded(Vec<double> x) {
+inline __attribute__((always_inline)) Vec<double> exp_bounded(
+    Vec<double> x, Simd<double>::Bits halvings = Simd<double>::Bits{}) {
   using V = Vec<double>;
   using B = Simd<double>::Bits;
   const double magic = 6755399441055744.0;  // 1.5 * 2^52
@@ -203,8 +206,8 @@ inline __attribute__((always_inline)) Vec<double> exp_bounded(Vec<double> x) {
   V p = broadcast<double>(kInverseFactorial[0]);
   for (int i = 1; i < 12; ++i) p = p * r + kInverseFactorial[i];
   p = (p * r) * r + r + 1.0;
-  const V scaled =
-      reinterpret_cast<V>(reinterpret_cast<B>(p) + (reinterpret_cast<B>(shifted) << 52));
+  const V scaled = reinterpret_cast<V>(reinterpret_cast<B>(p) +
+                                       ((reinterpret_cast<B>(shifted) - halvings) << 52));
   const V y = x < -708.39641853226408 ? V{} : scaled;
   return x == x ? y : x;
 }

@@ -3,12 +3,12 @@
 #include <torch/csrc/stable/ops.h>
 
 #include <algorithm>
-#include <memory>
-#include <new>
 #include <tuple>
 
-#include "common/isa.h"
+#include "common/bind.h"
+#include "common/dispatch.h"
 #include "common/parallel.h"
+#include "common/scratch.h"
 #include "neighborhood_attention/bind.h"
 #include "neighborhood_attention/plan.h"
 
@@ -16,8 +16,6 @@ namespace saccade::neighborhood_attention {
 
 namespace {
 
-using torch::headeronly::ScalarType;
-using OptionalTensor = std::optional<Tensor>;
 using Ints = std::vector<int64_t>;
 
 // The most tasks a phase of backward is cut into; a power of two above any core count that shares
@@ -28,36 +26,8 @@ constexpr int64_t kMaxBiasPartials = int64_t{1} << 22;
 
 template <typename T>
 const Kernels<T>& kernels() {
-  constexpr bool single = std::is_same_v<T, float>;
-  const auto pick = [](const Kernels<float>& f, const Kernels<double>& d) -> const Kernels<T>& {
-    if constexpr (single) {
-      return f;
-    } else {
-      return d;
-    }
-  };
-#if defined(__x86_64__)
-  if (chosen_isa() == Isa::kAvx512) return pick(avx512::kFloat, avx512::kDouble);
-  if (chosen_isa() == Isa::kAvx2) return pick(avx2::kFloat, avx2::kDouble);
-#endif
-  return pick(baseline::kFloat, baseline::kDouble);
+  return for_type<T>(SACCADE_FOR_ISA(kFloat), SACCADE_FOR_ISA(kDouble));
 }
-
-// Uninitialised memory that starts at a cache line.
-template <typename T>
-class AlignedScratch {
- public:
-  explicit AlignedScratch(int64_t count)
-      : data_(static_cast<T*>(::operator new(static_cast<size_t>(count) * sizeof(T), kLine))) {}
-  T* data() { return data_.get(); }
-
- private:
-  static constexpr std::align_val_t kLine{64};
-  struct Free {
-    void operator()(T* p) const { ::operator delete(p, kLine); }
-  };
-  std::unique_ptr<T, Free> data_;
-};
 
 template <typename T>
 int64_t max_scratch(const Problem& problem, const Plan& plan, bool backward) {
@@ -69,31 +39,8 @@ int64_t max_scratch(const Problem& problem, const Plan& plan, bool backward) {
   return most;
 }
 
-ScalarType compute_type(const Tensor& tensor) {
-  switch (tensor.scalar_type()) {
-    case ScalarType::Float:
-    case ScalarType::Double:
-      return tensor.scalar_type();
-    case ScalarType::Half:
-    case ScalarType::BFloat16:
-      return ScalarType::Float;
-    default:
-      STD_TORCH_CHECK(false, "query must be float16, bfloat16, float32 or float64.");
-  }
-}
-
 Tensor prepare(const Tensor& tensor, ScalarType type) {
-  return with_contiguous_dim(tensor.scalar_type() == type ? tensor
-                                                          : torch::stable::to(tensor, type));
-}
-
-OptionalTensor prepare_contiguous(const OptionalTensor& tensor, ScalarType type) {
-  if (!tensor.has_value()) return std::nullopt;
-  return torch::stable::contiguous(prepare(*tensor, type));
-}
-
-Tensor round_to(const Tensor& tensor, ScalarType type) {
-  return tensor.scalar_type() == type ? tensor : torch::stable::to(tensor, type);
+  return with_contiguous_dim(to_type(tensor, type));
 }
 
 // The inputs in the type of computation, kept alive beside the views of them.
@@ -106,9 +53,9 @@ struct Prepared {
       : query(prepare(q, type)),
         key(prepare(k, type)),
         value(prepare(v, type)),
-        bias(prepare_contiguous(b, type)),
-        additional_keys(prepare_contiguous(ak, type)),
-        additional_values(prepare_contiguous(av, type)) {}
+        bias(to_contiguous(b, type)),
+        additional_keys(to_contiguous(ak, type)),
+        additional_values(to_contiguous(av, type)) {}
 
   template <typename T>
   Inputs<T> inputs() const {
@@ -191,7 +138,7 @@ std::tuple<Tensor, Tensor> forward(const Tensor& query, const Tensor& key, const
                                    double scale) {
   const Problem problem = check_problem(query, key, value, bias, additional_keys, additional_values,
                                         kernel_size, stride, dilation, is_causal, scale);
-  const ScalarType type = compute_type(query);
+  const ScalarType type = compute_type("query", query);
   const Prepared prepared(type, query, key, value, bias, additional_keys, additional_values);
   Tensor out = torch::stable::new_empty(query, query.sizes(), type);
   Tensor lse = torch::stable::new_empty(query, query.sizes().slice(0, query.dim() - 1), type);
@@ -200,7 +147,7 @@ std::tuple<Tensor, Tensor> forward(const Tensor& query, const Tensor& key, const
   } else {
     run_forward<float>(problem, prepared, out, lse);
   }
-  return {round_to(out, query.scalar_type()), lse};
+  return {to_type(out, query.scalar_type()), lse};
 }
 
 template <typename T>
@@ -216,7 +163,7 @@ std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor, Tensor> backward(
     double scale) {
   const Problem problem = check_problem(query, key, value, bias, additional_keys, additional_values,
                                         kernel_size, stride, dilation, is_causal, scale);
-  const ScalarType type = compute_type(query);
+  const ScalarType type = compute_type("query", query);
   const Prepared prepared(type, query, key, value, bias, additional_keys, additional_values);
   const Tensor go = prepare(grad_out, type);
   const Tensor o = prepare(out, type);
@@ -257,9 +204,9 @@ std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor, Tensor> backward(
     run(float{});
   }
   const ScalarType result = query.scalar_type();
-  return {round_to(grad_query, result),     round_to(grad_key, result),
-          round_to(grad_value, result),     round_to(grad_bias, result),
-          round_to(grad_extra_key, result), round_to(grad_extra_value, result)};
+  return {to_type(grad_query, result),     to_type(grad_key, result),
+          to_type(grad_value, result),     to_type(grad_bias, result),
+          to_type(grad_extra_key, result), to_type(grad_extra_value, result)};
 }
 
 }  // namespace

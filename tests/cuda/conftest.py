@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import ctypes
+from collections.abc import Callable
 
 import pytest
 
@@ -8,9 +9,13 @@ from .emulated import build
 
 
 @pytest.fixture(scope="session")
-def library(tmp_path_factory: pytest.TempPathFactory) -> ctypes.CDLL:
-    """The CUDA kernels, compiled for the CPU."""
-    loaded = build(tmp_path_factory.mktemp("emulation"))
-    if loaded is None:
-        pytest.skip("no C++ compiler compiles the kernels for the CPU")
-    return loaded
+def emulate(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], ctypes.CDLL]:
+    """Compile an operator's CUDA kernels for the CPU."""
+
+    def load(operator: str) -> ctypes.CDLL:
+        loaded = build(operator, tmp_path_factory.mktemp("emulation"))
+        if loaded is None:
+            pytest.skip("no C++ compiler compiles the kernels for the CPU")
+        return loaded
+
+    return load

@@ -10,6 +10,9 @@ from types import ModuleType
 import pytest
 
 TOOL = Path(__file__).parents[2] / "tools/ptxas_report.py"
+WIDTHS = (32, 64)
+KERNELS = ("forward_kernel", "backward_query_kernel")
+HOT = [("na", kernel, f"I.*Li{width}E") for kernel in KERNELS for width in WIDTHS]
 
 
 @pytest.fixture(scope="module")
@@ -20,6 +23,7 @@ def report() -> ModuleType:
     module = importlib.util.module_from_spec(spec)
     sys.modules["ptxas_report"] = module
     spec.loader.exec_module(module)
+    module.HOT = HOT
     return module
 
 
@@ -45,8 +49,10 @@ def _log(
     )
 
 
-def _all_hot(report: ModuleType, **changes: int) -> str:
-    return "".join(_log(kernel, width, "sm_90", **changes) for kernel, width in report.HOT)
+def _all_hot(**changes: int) -> str:
+    return "".join(
+        _log(kernel, width, "sm_90", **changes) for kernel in KERNELS for width in WIDTHS
+    )
 
 
 def test_parses_every_number(report: ModuleType) -> None:
@@ -60,13 +66,13 @@ def test_parses_every_number(report: ModuleType) -> None:
 def test_writes_a_table_and_passes(
     report: ModuleType, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    (tmp_path / "a.cu.o.log").write_text(_all_hot(report))
+    (tmp_path / "a.cu.o.log").write_text(_all_hot())
     (tmp_path / "b.cu.o.log").write_text(_log("forward_kernel", 256, "sm_90", 16, 8))
     out = tmp_path / "ptxas.txt"
     assert report.main(["--build", str(tmp_path), "--out", str(out)]) == 0
     lines = out.read_text().splitlines()
     assert lines[0].split(" | ")[1].strip() == "arch"
-    assert len(lines) == 2 + len(report.HOT) + 1
+    assert len(lines) == 2 + len(HOT) + 1
     assert "spills 16/8 bytes" in capsys.readouterr().out
 
 
@@ -74,8 +80,8 @@ def test_newer_log_wins(report: ModuleType, tmp_path: Path) -> None:
     import os
 
     old, new = tmp_path / "z.cu.o.log", tmp_path / "a.cu.o.log"
-    old.write_text(_all_hot(report, stores=4))
-    new.write_text(_all_hot(report))
+    old.write_text(_all_hot(stores=4))
+    new.write_text(_all_hot())
     os.utime(old, (1, 1))
     assert report.main([str(tmp_path), "--out", str(tmp_path / "out")]) == 0
 
@@ -92,7 +98,7 @@ def test_fails_with_a_sentence(
     report: ModuleType, tmp_path: Path, capsys: pytest.CaptureFixture[str], log: str, sentence: str
 ) -> None:
     texts = {
-        "spill": _all_hot(report) + _log("forward_kernel", 64, "sm_90", 4),
+        "spill": _all_hot() + _log("forward_kernel", 64, "sm_90", 4),
         "missing": _log("forward_kernel", 32, "sm_90"),
     }
     path = tmp_path / "ptxas.log"

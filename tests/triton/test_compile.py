@@ -25,6 +25,7 @@ def load_tool() -> ModuleType:
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     sys.modules[spec.name] = module
+    sys.path.insert(0, str(path.parent))
     spec.loader.exec_module(module)
     return module
 
@@ -32,10 +33,15 @@ def load_tool() -> ModuleType:
 tool = load_tool()
 
 WINDOW_KERNELS = ["attend", "differentiate_queries", "differentiate_keys"]
-KERNELS = {
-    "2d-k7-bias": [*WINDOW_KERNELS, "differentiate_bias"],
-    "3d": [*WINDOW_KERNELS, "differentiate_bias", "differentiate_additional"],
-}
+# operator, case, and the kernels of its forward and backward
+CASES = [
+    ("neighborhood_attention", "2d-k7-bias", [*WINDOW_KERNELS, "differentiate_bias"]),
+    (
+        "neighborhood_attention",
+        "3d",
+        [*WINDOW_KERNELS, "differentiate_bias", "differentiate_additional"],
+    ),
+]
 # A program of sm_80 may take 163 KB of shared memory; spills are few or the tile is too large.
 MAX_SHARED, MAX_SPILL = 163 * 1024, 128
 
@@ -47,12 +53,16 @@ def _own_cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.Mon
 
 @pytest.mark.parametrize("capability", [80, 90], ids=["sm80", "sm90"])
 @pytest.mark.parametrize("dtype", tool.DTYPES)
-@pytest.mark.parametrize("name", KERNELS)
-def test_kernels_compile_to_cubins(name: str, dtype: str, capability: int) -> None:
-    found = dict(tool.compile_case(tool.CASES[name], tool.DTYPES[dtype], capability))
-    assert list(found) == KERNELS[name]
+@pytest.mark.parametrize(
+    ("operator", "name", "kernels"), CASES, ids=[f"{case[0]}-{case[1]}" for case in CASES]
+)
+def test_kernels_compile_to_cubins(
+    operator: str, name: str, kernels: list[str], dtype: str, capability: int
+) -> None:
+    found = dict(tool.compile_case(operator, name, tool.DTYPES[dtype], capability))
+    assert list(found) == kernels
     for kernel, resources in found.items():
-        print(f"{name} {dtype} sm_{capability} {kernel}: {resources}")
+        print(f"{operator} {name} {dtype} sm_{capability} {kernel}: {resources}")
         assert resources.size > 0
         assert 0 < resources.registers <= 255
         assert resources.shared <= MAX_SHARED

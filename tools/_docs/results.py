@@ -58,7 +58,8 @@ def title(result: Result, name: str) -> str:
     """A case by its shape and arguments."""
     (case,) = (case for case in result["cases"] if case["name"] == name)
     arguments = ", ".join(f"{key}={value}" for key, value in case["arguments"].items())
-    return f"{case['shapes']['query']}, {arguments}"
+    shape = next(iter(case["shapes"].values()))
+    return f"{shape}, {arguments}" if arguments else f"{shape}"
 
 
 def groups(result: Result) -> dict[tuple[str, str], list[Result]]:

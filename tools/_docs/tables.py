@@ -36,12 +36,13 @@ def words() -> list[str]:
 
 
 def exports(package: str, word: str) -> list[str]:
-    """Public names of a package that the word's module defines."""
+    """Public names of a package that the word's module, or a private one of its, defines."""
     module: ModuleType = importlib.import_module(package)
+    own = re.compile(rf"{re.escape(package)}\.(_?{word}|_{word}_\w+)")
     return [
         name
         for name in module.__all__
-        if getattr(getattr(module, name), "__module__", "") == f"{package}.{word}"
+        if own.fullmatch(getattr(getattr(module, name), "__module__", ""))
     ]
 
 

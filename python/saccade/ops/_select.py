@@ -11,6 +11,7 @@ from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
+from torch.autograd import forward_ad
 
 from saccade import _load
 
@@ -61,6 +62,23 @@ def select(operator: str, backend: str, tensor: Tensor) -> str:
     if reason is not None:
         raise RuntimeError(f"{operator} cannot run with backend={backend!r}: {reason}.")
     return backend
+
+
+def select_reverse_mode(operator: str, backend: str, tensor: Tensor) -> str:
+    """As `select`, for kernels that know reverse mode only and would drop a tangent without a word.
+
+    Raises:
+        NotImplementedError: a kernel is forced under forward-mode differentiation.
+    """
+    rung = select(operator, backend, tensor)
+    if rung != "reference" and getattr(forward_ad, "_current_level", -1) >= 0:
+        if backend != "auto":
+            raise NotImplementedError(
+                f"{operator} has forward-mode derivatives on the reference alone, "
+                f"got backend={backend!r}."
+            )
+        return "reference"
+    return rung
 
 
 def explain(operator: str, tensor: Tensor, backend: str = "auto") -> str:

@@ -7,13 +7,13 @@ from typing import Any, Literal, TypeAlias, overload
 
 import torch
 from torch import Tensor
-from torch.autograd import forward_ad
 
 from saccade import _load, reference
 from saccade.ops import _checks
 from saccade.ops import _neighborhood_attention_checks as _arguments
+from saccade.ops._autocast import autocast
 from saccade.ops._neighborhood_attention_op import Attention, accumulation_dtype, call
-from saccade.ops._select import cuda_obstacle, offer, select, triton_obstacle
+from saccade.ops._select import cuda_obstacle, offer, select_reverse_mode, triton_obstacle
 
 Ints: TypeAlias = int | Sequence[int]
 Bools: TypeAlias = bool | Sequence[bool]
@@ -158,7 +158,7 @@ def neighborhood_attention(
     """
     tensors: tuple[Any, ...] = (query, key, value, bias, additional_keys, additional_values)
     if isinstance(query, Tensor):
-        tensors = _autocast(query.device.type, tensors)
+        tensors = autocast(query.device.type, tensors)
     query, key, value, bias, additional_keys, additional_values = tensors
     _arguments.attention_tensors(query, key, value)
     dims = query.shape[1:-2]
@@ -176,7 +176,7 @@ def neighborhood_attention(
         kernel, steps, gaps, bias = _arguments.shrink(dims, kernel, steps, gaps, bias)
     _arguments.window_fits(dims, kernel, steps, gaps)
 
-    rung = _rung(backend, query)
+    rung = select_reverse_mode("neighborhood_attention", backend, query)
     tensors = (query, key, value, bias, additional_keys, additional_values)
     # there is nothing to launch on an empty batch
     if rung == "reference" or query.shape[0] == 0:
@@ -191,29 +191,6 @@ def neighborhood_attention(
     else:
         out, lse = call(rung, *tensors, kernel, steps, gaps, causal, scale)
     return (out, lse) if return_lse else out
-
-
-def _autocast(device: str, tensors: tuple[Any, ...]) -> tuple[Any, ...]:
-    if not (torch.amp.is_autocast_available(device) and torch.is_autocast_enabled(device)):
-        return tensors
-    dtype = torch.get_autocast_dtype(device)
-    castable = (torch.float32, torch.float16, torch.bfloat16)
-    return tuple(
-        t.to(dtype) if isinstance(t, Tensor) and t.dtype in castable else t for t in tensors
-    )
-
-
-def _rung(backend: str, query: Tensor) -> str:
-    rung = select("neighborhood_attention", backend, query)
-    # the kernels know reverse mode only, and would drop a tangent without a word
-    if rung != "reference" and getattr(forward_ad, "_current_level", -1) >= 0:
-        if backend != "auto":
-            raise NotImplementedError(
-                "neighborhood_attention has forward-mode derivatives on the reference alone, "
-                f"got backend={backend!r}."
-            )
-        return "reference"
-    return rung
 
 
 def merge_attentions(outputs: Sequence[Tensor], lses: Sequence[Tensor]) -> tuple[Tensor, Tensor]:

@@ -3,14 +3,20 @@
 from __future__ import annotations
 
 import ctypes
+from collections.abc import Callable
 
 import pytest
 import torch
 
-from .emulated import run
-from .problems import CASES, Case, Tensors, dense, ids, make
+from .neighborhood_attention_emulation import declare, run
+from .neighborhood_attention_problems import CASES, Case, Tensors, dense, ids, make
 
 HALVES = [case for case in CASES if case.name in ("2d-bias", "2d-grouped-heads-extra", "3d-mixed")]
+
+
+@pytest.fixture(scope="module")
+def library(emulate: Callable[[str], ctypes.CDLL]) -> ctypes.CDLL:
+    return declare(emulate("neighborhood_attention"))
 
 
 def _largest_error(found: Tensors, expected: Tensors) -> float:

@@ -10,7 +10,7 @@ import torch.nn.functional as F
 
 from saccade import ops
 
-from .problems import CASES, Case, Tensors, dense, ids, make
+from .neighborhood_attention_problems import CASES, Case, Tensors, dense, ids, make
 
 pytestmark = pytest.mark.cuda
 

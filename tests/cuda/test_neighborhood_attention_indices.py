@@ -5,11 +5,12 @@ from __future__ import annotations
 import ctypes
 import itertools
 import math
+from collections.abc import Callable
 
 import pytest
 
-from .emulated import Axis, Site, Tiling, axes
-from .problems import CASES, Case, ids, window
+from .neighborhood_attention_emulation import Axis, Site, Tiling, axes, declare
+from .neighborhood_attention_problems import CASES, Case, ids, window
 
 AXES = [
     (length, kernel, stride, dilation, causal)
@@ -18,6 +19,11 @@ AXES = [
     for stride in range(1, kernel + 1)
     for causal in (0, 1)
 ]
+
+
+@pytest.fixture(scope="module")
+def library(emulate: Callable[[str], ctypes.CDLL]) -> ctypes.CDLL:
+    return declare(emulate("neighborhood_attention"))
 
 
 def test_windows_and_visitors(library: ctypes.CDLL) -> None:
