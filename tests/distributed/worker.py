@@ -14,7 +14,7 @@ from torch.nn.parallel import DistributedDataParallel
 from saccade.data import ImageDataModule, load_data
 from saccade.data.datamodule import EpochSampler
 from saccade.learn import TrainConfig, fit
-from saccade.learn.module import classification_loss
+from saccade.learn.losses import classification_loss
 from saccade.models import create_model
 from saccade.models._registry import DefaultCfg, is_model, register_model
 

@@ -28,6 +28,9 @@ class Small(nn.Module):
         )
         self.head = nn.Linear(16 * width, num_classes)
 
+    def get_classifier(self) -> nn.Module:
+        return self.head
+
     def forward(self, images: torch.Tensor) -> torch.Tensor:
         return self.head(self.body(images))
 
@@ -151,6 +154,19 @@ def test_a_resumed_run_equals_the_uninterrupted_one(whole, tmp_path, interruptio
     assert (tmp_path / "model.safetensors").read_bytes() == whole.checkpoint.read_bytes()
 
 
+def test_averaged_weights_resume_and_are_the_ones_that_are_kept(tmp_path):
+    averaged = {"ema_decay": 0.9, "lr": 0.2}
+    whole = fit(config(tmp_path / "whole", **averaged))
+    last = fit(config(tmp_path / "last", lr=0.2), write=False)
+    with pytest.raises(RuntimeError, match="power failure"):
+        fit(config(tmp_path / "broken", **averaged), callbacks=[Interrupt()])
+    resumed = fit(config(tmp_path / "broken", resume=True, **averaged))
+    for key, value in whole.model.state_dict().items():
+        assert torch.equal(resumed.model.state_dict()[key], value), key
+    weight = "head.weight"
+    assert not torch.equal(last.model.state_dict()[weight], whole.model.state_dict()[weight])
+
+
 def test_resuming_a_finished_run_changes_nothing(tmp_path):
     first = fit(config(tmp_path, epochs=1))
     again = fit(config(tmp_path, epochs=1, resume=True))
@@ -231,8 +247,11 @@ def test_what_lightning_refuses_is_a_sentence(tmp_path, changes, sentence):
         {"loss": "bce", "label_smoothing": 0.1},
         {"optimizer": "adamw", "lr": 1e-3, "cutmix": 1.0},
         {"in_chans": 1, "decay_all": True},
+        {"loss": "svm", "svm_c": 2.0, "optimizer": "adam", "lr": 1e-3},
+        {"loss": "svm_l1", "mixup": 0.0, "schedule": "constant"},
+        {"optimizer": "rmsprop", "schedule": "exponential", "ema_decay": 0.9},
     ],
-    ids=["bce", "adamw-cutmix", "gray"],
+    ids=["bce", "adamw-cutmix", "gray", "svm", "svm-l1", "rmsprop-ema"],
 )
 def test_other_options_run(tmp_path, changes):
     result = fit(config(tmp_path, epochs=1, **changes), write=False)

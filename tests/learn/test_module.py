@@ -7,7 +7,9 @@ import torch
 from torch import nn
 
 from saccade.learn._report import per_class
-from saccade.learn.module import classification_loss, cosine_factor, parameter_groups
+from saccade.learn.config import TrainConfig
+from saccade.learn.losses import classification_loss
+from saccade.learn.module import _optimizer, cosine_factor, learning_rate, parameter_groups
 
 LOGITS = torch.tensor([[2.0, -1.0, 0.5], [0.0, 3.0, -2.0]])
 TARGETS = torch.tensor([0, 2])
@@ -83,3 +85,35 @@ def test_per_class_survives_empty_rows_and_columns():
     assert [row["images"] for row in rows] == [3, 0, 4]
     assert [row["recall"] for row in rows] == [2 / 3, 0.0, 0.75]
     assert [row["precision"] for row in rows] == [2 / 3, 0.0, 0.75]
+
+
+@pytest.mark.parametrize(
+    ("options", "factors"),
+    [
+        ({"schedule": "constant"}, [1.0] * 8),
+        ({"schedule": "constant", "warmup_epochs": 2}, [0.25, 0.5, 0.75, *[1.0] * 5]),
+        ({"schedule": "exponential"}, [*[1.0] * 4, *[0.94] * 4]),
+        ({"schedule": "exponential", "lr_decay": 0.5, "lr_decay_epochs": 1}, None),
+    ],
+    ids=["constant", "with warm-up", "every two epochs", "every epoch"],
+)
+def test_schedules(options, factors):
+    factor = learning_rate(TrainConfig(epochs=4, **options), steps=8)
+    expected = factors or [1.0, 1.0, 0.5, 0.5, 0.25, 0.25, 0.125, 0.125]
+    assert [factor(step) for step in range(8)] == expected
+
+
+@pytest.mark.parametrize("momentum", [0.0, 0.9])
+def test_rmsprop_is_tensorflows(momentum):
+    p = nn.Parameter(torch.tensor([1.0, -2.0], dtype=torch.float64))
+    config = TrainConfig(optimizer="rmsprop", lr=0.045, momentum=momentum)
+    optimizer = _optimizer([{"params": [p]}], config)
+    square, velocity = torch.ones(2, dtype=torch.float64), torch.zeros(2, dtype=torch.float64)
+    expected = p.detach().clone()
+    for step in range(3):
+        p.grad = torch.tensor([0.3, -4.0], dtype=torch.float64) * (step + 1)
+        square = 0.9 * square + 0.1 * p.grad**2
+        velocity = momentum * velocity + 0.045 * p.grad / (square + 1.0).sqrt()
+        expected -= velocity
+        optimizer.step()
+        torch.testing.assert_close(p.detach(), expected)

@@ -14,6 +14,7 @@ from typing import Any
 
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch import Callback, Trainer
+from lightning.pytorch.callbacks import EMAWeightAveraging
 from torch import Tensor, nn
 
 from saccade.data import ImageData, ImageDataModule, load_data
@@ -168,6 +169,8 @@ def _assemble(
     own: list[Callback] = [EpochSeeds(config.seed), metrics]
     if not config.quiet:
         own.append(Console(metrics))
+    if config.ema_decay:
+        own.append(EMAWeightAveraging(decay=config.ema_decay))
     if folder:
         own.append(LastCheckpoint(folder))
     return _trainer(config, [*own, *callbacks], folder), module, datamodule, metrics

@@ -89,16 +89,33 @@ class TrainConfig:
     epochs: int = _option(TRAINING, 10, "Passes over the training images.")
     batch_size: int = _option(TRAINING, 64, "Global batch: images a step, over all devices.")
     loss: str = _option(
-        TRAINING, "ce", "Loss: ce (cross-entropy) or bce (binary cross-entropy on one-hot targets)."
+        TRAINING,
+        "ce",
+        "Loss: ce (cross-entropy), bce (binary cross-entropy on one-hot targets), svm (squared "
+        "hinge) or svm_l1 (hinge).",
     )
+    svm_c: float = _option(TRAINING, 1.0, "Weight C of the hinge in the losses svm and svm_l1.")
     label_smoothing: float = _option(TRAINING, 0.0, "Share of the target spread over all classes.")
-    optimizer: str = _option(TRAINING, "adamw", "Optimiser: adamw or sgd.")
+    optimizer: str = _option(
+        TRAINING, "adamw", "Optimiser: adamw, adam, sgd or rmsprop (as TensorFlow defines it)."
+    )
     lr: float = _option(TRAINING, 1e-3, "Peak learning rate.")
+    schedule: str = _option(
+        TRAINING, "cosine", "Learning rate over time: cosine, exponential or constant."
+    )
     min_lr: float = _option(TRAINING, 1e-5, "Learning rate at the end of the cosine.")
+    lr_decay: float = _option(TRAINING, 0.94, "Factor of one step of the exponential schedule.")
+    lr_decay_epochs: float = _option(
+        TRAINING, 2.0, "Epochs between two steps of the exponential schedule."
+    )
     warmup_epochs: float = _option(TRAINING, 0.0, "Epochs of linear warm-up.")
     weight_decay: float = _option(TRAINING, 0.05, "Weight decay.")
     decay_all: bool = _option(TRAINING, False, "Decay biases and normalisation weights too.")
-    momentum: float = _option(TRAINING, 0.9, "Momentum of sgd.")
+    momentum: float = _option(TRAINING, 0.9, "Momentum of sgd and rmsprop.")
+    rmsprop_eps: float = _option(TRAINING, 1.0, "Epsilon of rmsprop, inside the square root.")
+    ema_decay: float = _option(
+        TRAINING, 0.0, "Decay of the averaged weights that are tested; 0 tests the last ones."
+    )
     clip_grad: float = _option(TRAINING, 0.0, "Largest norm of the gradient; 0 turns clipping off.")
     seed: int = _option(TRAINING, 0, "Seed of weights, order, augmentation and dropout.")
     devices: str = _option(
@@ -154,6 +171,8 @@ class TrainConfig:
             "clip_grad",
             "seed",
             "num_workers",
+            "svm_c",
+            "rmsprop_eps",
         ):
             value = getattr(self, name)
             if value is not None and value < 0:
@@ -167,7 +186,12 @@ class TrainConfig:
             raise ValueError(
                 f"warmup_epochs must be at most epochs, {self.epochs}; got {self.warmup_epochs:g}"
             )
-        for name in ("label_smoothing", "momentum"):
+        if not 0 < self.lr_decay <= 1 or self.lr_decay_epochs <= 0:
+            raise ValueError(
+                "lr_decay must be in (0, 1] and lr_decay_epochs above 0; got "
+                f"{self.lr_decay:g} and {self.lr_decay_epochs:g}"
+            )
+        for name in ("label_smoothing", "momentum", "ema_decay"):
             if not 0 <= getattr(self, name) < 1:
                 raise ValueError(f"{name} must be in [0, 1); got {getattr(self, name)}")
         for name, choices in _CHOICES.items():
@@ -226,8 +250,9 @@ class TrainConfig:
 _CHOICES = {
     "augment": ("none", "light", "medvitv2"),
     "normalize": ("data", "half"),
-    "loss": ("ce", "bce"),
-    "optimizer": ("adamw", "sgd"),
+    "loss": ("ce", "bce", "svm", "svm_l1"),
+    "optimizer": ("adamw", "adam", "sgd", "rmsprop"),
+    "schedule": ("cosine", "exponential", "constant"),
 }
 _TYPES: dict[str, Any] = typing.get_type_hints(TrainConfig)
 _WORDS = {

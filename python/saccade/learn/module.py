@@ -5,10 +5,10 @@ model.
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from lightning.pytorch import LightningModule
 from lightning.pytorch.utilities.types import OptimizerLRSchedulerConfig
 from torch import Tensor, nn
@@ -18,38 +18,10 @@ from torchmetrics.classification import (
     MulticlassConfusionMatrix,
 )
 
+from saccade._extras import require
 from saccade.data.transforms import batch_mixing
 from saccade.learn.config import TrainConfig
-
-
-def classification_loss(
-    logits: Tensor, targets: Tensor, kind: str = "ce", label_smoothing: float = 0.0
-) -> Tensor:
-    """Mean loss of a batch.
-
-    "ce": cross-entropy over classes. "bce": binary cross-entropy of every class by itself, on
-    one-hot targets.
-    Smoothing s moves targets y to (1 - s) y + s / C for "ce" and to (1 - s) y + s / 2 for "bce".
-
-    Args:
-        logits: [B, C].
-        targets: int64 [B] class indices, or float [B, C] mixed by MixUp or CutMix.
-        kind: "ce" or "bce".
-        label_smoothing: s, in [0, 1).
-
-    Returns:
-        A scalar.
-    """
-    if kind == "ce":
-        return F.cross_entropy(logits, targets, label_smoothing=label_smoothing)
-    soft = (
-        targets
-        if targets.is_floating_point()
-        else F.one_hot(targets, logits.shape[1]).to(logits.dtype)
-    )
-    return F.binary_cross_entropy_with_logits(
-        logits, soft * (1 - label_smoothing) + label_smoothing / 2
-    )
+from saccade.learn.losses import HingeLoss, classification_loss
 
 
 def cosine_factor(step: int, steps: int, warmup: int, floor: float) -> float:
@@ -63,6 +35,23 @@ def cosine_factor(step: int, steps: int, warmup: int, floor: float) -> float:
         return (step + 1) / warmup
     progress = min((step - warmup) / max(steps - warmup, 1), 1.0)
     return floor + (1 - floor) * 0.5 * (1 + math.cos(math.pi * progress))
+
+
+def learning_rate(config: TrainConfig, steps: int) -> Callable[[int], float]:
+    """Factor of the peak learning rate at every one of `steps` steps, as configured."""
+    per_epoch = steps / config.epochs
+    warmup = round(config.warmup_epochs * per_epoch)
+
+    def factor(step: int) -> float:
+        if config.schedule == "cosine":
+            return cosine_factor(step, steps, warmup, config.min_lr / config.lr)
+        if step < warmup:
+            return (step + 1) / warmup
+        if config.schedule == "constant":
+            return 1.0
+        return config.lr_decay ** math.floor(step / (config.lr_decay_epochs * per_epoch))
+
+    return factor
 
 
 def parameter_groups(
@@ -90,8 +79,8 @@ def parameter_groups(
 
 
 class SupervisedModule(LightningModule):
-    """Trains a classifier: AdamW or SGD, a cosine schedule a step, accuracy and AUC of validation
-    and test.
+    """Trains a classifier with the configured loss, optimiser and schedule; accuracy and AUC of
+    validation and test.
 
     Args:
         model: maps [B, C, H, W] to logits [B, num_classes].
@@ -109,6 +98,9 @@ class SupervisedModule(LightningModule):
         super().__init__()
         self.model = model
         self.config = config
+        self.hinge = None
+        if config.loss.startswith("svm"):
+            self.hinge = HingeLoss(config.svm_c, p=1 if config.loss == "svm_l1" else 2)
         self.mixing = batch_mixing(config.mixup, config.cutmix, num_classes)
         self.train_accuracy = MulticlassAccuracy(num_classes, average="micro")
         self.val_accuracy = MulticlassAccuracy(num_classes, average="micro")
@@ -129,7 +121,7 @@ class SupervisedModule(LightningModule):
         if self.mixing is not None:
             images, targets = self.mixing(images, targets)
         logits = self(images)
-        loss = classification_loss(logits, targets, self.config.loss, self.config.label_smoothing)
+        loss = self._loss(logits, targets)
         hard = targets.argmax(1) if targets.is_floating_point() else targets
         self.train_accuracy(logits.detach(), hard)
         self.log(
@@ -172,10 +164,17 @@ class SupervisedModule(LightningModule):
         for metric in (self.test_accuracy, self.test_auc, self.test_confusion):
             metric.reset()
 
+    def _loss(self, logits: Tensor, targets: Tensor) -> Tensor:
+        if self.hinge is None:
+            kind, smoothing = self.config.loss, self.config.label_smoothing
+            return classification_loss(logits, targets, kind, smoothing)
+        loss: Tensor = self.hinge(logits, targets, self.model.get_classifier().weight)  # type: ignore[operator]
+        return loss
+
     def _evaluate(self, split: str, batch: tuple[Tensor, Tensor]) -> Tensor:
         images, targets = batch
         logits: Tensor = self(images)
-        loss = classification_loss(logits, targets, self.config.loss, self.config.label_smoothing)
+        loss = self._loss(logits, targets)
         self.log(
             f"{split}/loss",
             loss,
@@ -190,17 +189,23 @@ class SupervisedModule(LightningModule):
         """The optimiser, and the schedule that steps after every batch."""
         config = self.config
         groups = parameter_groups(self.model, config.weight_decay, config.decay_all)
-        optimizer: torch.optim.Optimizer
-        if config.optimizer == "adamw":
-            optimizer = torch.optim.AdamW(groups, lr=config.lr)
-        else:
-            optimizer = torch.optim.SGD(
-                groups, lr=config.lr, momentum=config.momentum, nesterov=config.momentum > 0
-            )
         steps = int(self.trainer.estimated_stepping_batches)
-        warmup = round(config.warmup_epochs * steps / config.epochs)
-        floor = config.min_lr / config.lr
-        schedule = torch.optim.lr_scheduler.LambdaLR(
-            optimizer, lambda step: cosine_factor(step, steps, warmup, floor)
-        )
+        optimizer = _optimizer(groups, config)
+        schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, learning_rate(config, steps))
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
+
+
+def _optimizer(groups: list[dict[str, Any]], config: TrainConfig) -> torch.optim.Optimizer:
+    lr, momentum = config.lr, config.momentum
+    if config.optimizer == "adamw":
+        return torch.optim.AdamW(groups, lr=lr)
+    if config.optimizer == "adam":
+        return torch.optim.Adam(groups, lr=lr)
+    if config.optimizer == "sgd":
+        return torch.optim.SGD(groups, lr=lr, momentum=momentum, nesterov=momentum > 0)
+    # TensorFlow starts the mean square at 1 and adds epsilon inside the square root.
+    rmsprop = require("timm.optim", extra="models", purpose="optimizer rmsprop").RMSpropTF
+    optimizer: torch.optim.Optimizer = rmsprop(
+        groups, lr=lr, alpha=0.9, eps=config.rmsprop_eps, momentum=momentum
+    )
+    return optimizer

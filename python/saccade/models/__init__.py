@@ -1,6 +1,6 @@
 """Architectures, one file a paper, behind timm's grammar: `create_model`, `list_models` ..."""
 
-from saccade.models import medvitv2
+from saccade.models import cnn_svm, cvt, davit, inception, medvitv2
 from saccade.models._classifier import Classifier, DefaultCfg, FeatureExtractor, FeatureInfo
 from saccade.models._registry import (
     create_model,
@@ -21,8 +21,12 @@ __all__ = [
     "LoadReport",
     "MedViTV2",
     "MedViTV2Config",
+    "cnn_svm",
     "create_model",
+    "cvt",
+    "davit",
     "default_cfg",
+    "inception",
     "is_model",
     "list_models",
     "load_model",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -49,12 +49,13 @@ class Classifier(nn.Module):
 
     Args:
         stem: image to first map.
-        stages: the blocks of every stage; each stage but the first halves the map.
+        stages: the blocks of every stage.
         widths: channels that every stage gives.
         norm: norm of the last map.
         num_classes: size of the head; 0 gives pooled features.
         drop_rate: dropout before the head.
-        stem_reduction: input size over the size of the first stage's maps.
+        reductions: input size over map size, of every stage; default 4, 8, 16 ...
+        init: called with every module; default `init_weights`.
 
     Shape:
         [B, in_chans, H, W] -> [B, num_classes], or [B, num_features] without classes.
@@ -71,17 +72,19 @@ class Classifier(nn.Module):
         norm: nn.Module,
         num_classes: int,
         drop_rate: float = 0.0,
-        stem_reduction: int = 4,
+        reductions: Sequence[int] | None = None,
+        init: Callable[[nn.Module], None] = init_weights,
     ) -> None:
         super().__init__()
+        reductions = reductions or [4 << stage for stage in range(len(stages))]
         self.stem = stem
         self.features = nn.Sequential(*(block for blocks in stages for block in blocks))
         self.stage_ends: list[int] = []
         for blocks in stages:
             self.stage_ends.append((self.stage_ends or [-1])[-1] + len(blocks))
         self.feature_info = FeatureInfo(
-            {"num_chs": width, "reduction": stem_reduction * 2**stage, "module": f"features.{end}"}
-            for stage, (width, end) in enumerate(zip(widths, self.stage_ends, strict=True))
+            {"num_chs": width, "reduction": reduction, "module": f"features.{end}"}
+            for width, reduction, end in zip(widths, reductions, self.stage_ends, strict=True)
         )
         self.num_features = widths[-1]
         self.num_classes = num_classes
@@ -89,7 +92,8 @@ class Classifier(nn.Module):
         self.drop = nn.Dropout(drop_rate)
         self.head = self._head(num_classes)
         self.grad_checkpointing = False
-        self.apply(init_weights)
+        self._init = init
+        self.apply(init)
 
     def _head(self, num_classes: int) -> nn.Module:
         if num_classes < 0:
@@ -124,9 +128,13 @@ class Classifier(nn.Module):
         y: Tensor = self.norm(x)
         return y
 
+    def pool(self, x: Tensor) -> Tensor:
+        """What `forward_features` gives -> [B, num_features]: the mean over the map."""
+        return x.mean((2, 3))
+
     def forward_head(self, x: Tensor, pre_logits: bool = False) -> Tensor:
         """The last map -> logits; pooled features with `pre_logits`."""
-        pooled: Tensor = self.drop(x.mean((2, 3)))
+        pooled: Tensor = self.drop(self.pool(x))
         if pre_logits:
             return pooled
         logits: Tensor = self.head(pooled)
@@ -143,7 +151,7 @@ class Classifier(nn.Module):
     def reset_classifier(self, num_classes: int) -> None:
         """Put a new head on; 0 takes it off."""
         like = next(self.parameters())
-        self.head = self._head(num_classes).apply(init_weights).to(like.device, like.dtype)
+        self.head = self._head(num_classes).apply(self._init).to(like.device, like.dtype)
         self.num_classes = num_classes
         if hasattr(self, "build_config"):
             self.build_config["kwargs"]["num_classes"] = num_classes

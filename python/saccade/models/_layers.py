@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 
@@ -86,6 +89,13 @@ class Mlp(nn.Sequential):
 
     def __init__(self, features: int, hidden: int) -> None:
         super().__init__(nn.Linear(features, hidden), nn.GELU(), nn.Linear(hidden, features))
+
+
+def no_autocast(device: torch.device) -> AbstractContextManager[Any]:
+    """Turn autocast off where the device has it."""
+    if torch.amp.is_autocast_available(device.type):
+        return torch.autocast(device.type, enabled=False)
+    return nullcontext()
 
 
 def init_weights(module: nn.Module) -> None:
