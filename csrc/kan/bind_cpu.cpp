@@ -19,7 +19,7 @@ namespace {
 using Ints = std::vector<int64_t>;
 
 constexpr int64_t kForwardRows = 512;   // of one task, at most
-constexpr int64_t kBackwardRows = 256;  // likewise
+constexpr int64_t kBackwardRows = 512;  // likewise
 constexpr int64_t kGridRows = 512;
 constexpr int64_t kMaxPartials = 64;  // blocks of rows that sum parameters of their own
 constexpr int64_t kInputTasks = 4;    // that share the rows of a block

@@ -19,6 +19,7 @@ struct Knots {
   int order;
   Beyond beyond;
   T inverse_step;
+  bool equal;  // steps, to rounding
 
   Knots(const Problem& p, const T* points, int64_t input)
       : t(points + (p.knot_rows == 1 ? 0 : input * p.knots)),
@@ -27,6 +28,14 @@ struct Knots {
         beyond(p.beyond) {
     const T length = t[count - 1] - t[0];
     inverse_step = length > T(0) ? static_cast<T>(count - 1) / length : T(0);
+    const T step = length / static_cast<T>(count - 1);
+    const T far = -t[0] > t[count - 1] ? -t[0] : t[count - 1];
+    const T allowed = far * (sizeof(T) == 4 ? T(2.4e-7) : T(4.5e-16));
+    equal = length > T(0);
+    for (int64_t i = 0; i < count; ++i) {
+      const T off = t[i] - (t[0] + static_cast<T>(i) * step);
+      equal &= -allowed <= off && off <= allowed;
+    }
   }
   int64_t functions() const { return count - 1 - order; }
   T at(int64_t i) const { return t[i < 0 ? 0 : i >= count ? count - 1 : i]; }
@@ -66,6 +75,9 @@ inline Place<T> locate(const Knots<T>& knots, Vec<T> x) {
   Mask<T> j = __builtin_convertvector((place.x - knots.t[0]) * knots.inverse_step, Mask<T>);
   j = j < static_cast<Int>(first) ? Mask<T>{} + static_cast<Int>(first) : j;
   j = j > static_cast<Int>(last) ? Mask<T>{} + static_cast<Int>(last) : j;
+  place.interval = j;
+  // a smooth piece goes on beyond its ends by as much as rounding may mistake the interval
+  if (knots.equal && knots.order > 1) return place;
   Vec<T> left, right;
   for (int l = 0; l < kWidth<T>; ++l) left[l] = knots.t[j[l]], right[l] = knots.t[j[l] + 1];
   const Mask<T> missed = !((left <= place.x) & (place.x < right));
@@ -87,6 +99,24 @@ inline Place<T> locate(const Knots<T>& knots, Vec<T> x) {
 template <typename T>
 inline Vec<T> quotient(Vec<T> a, Vec<T> b) {
   return b == T(0) ? Vec<T>{} : a / b;
+}
+
+// Cubic functions on equal knots: polynomials of the place within the interval.
+template <typename T>
+inline __attribute__((always_inline)) void cubic(const Knots<T>& knots, const Place<T>& place,
+                                                 Vec<T>* value, Vec<T>* derivative) {
+  const Vec<T> f = (place.x - knots.t[0]) * knots.inverse_step - to_float<T>(place.interval);
+  const Vec<T> g = T(1) - f, ff = f * f, gg = g * g;
+  constexpr T kSixth = static_cast<T>(1.0 / 6), kThird = static_cast<T>(2.0 / 3);
+  value[0] = kSixth * gg * g;
+  value[1] = kThird - ff * (T(1) - T(0.5) * f);
+  value[2] = kThird - gg * (T(1) - T(0.5) * g);
+  value[3] = kSixth * ff * f;
+  const T half = T(0.5) * knots.inverse_step;
+  derivative[0] = -half * gg;
+  derivative[1] = knots.inverse_step * f * (T(1.5) * f - T(2));
+  derivative[2] = knots.inverse_step * g * (T(2) - T(1.5) * g);
+  derivative[3] = half * ff;
 }
 
 // The functions interval - order .. interval at a place, and their slopes; those that do not exist
@@ -127,13 +157,16 @@ inline __attribute__((always_inline)) void de_boor(const Knots<T>& knots, const 
 template <typename T, int kOrder, bool kSlope>
 inline __attribute__((always_inline)) Mask<T> spline_terms(const Knots<T>& knots, Vec<T> x,
                                                            Vec<T>* result) {
-  constexpr int W = kWidth<T>;
   using Int = typename Simd<T>::Int;
   const int order = kOrder < 0 ? knots.order : kOrder;
   const int64_t last = knots.functions() - 1 - order;
   const Place<T> place = locate(knots, x);
   Vec<T> value[kMaxTerms], derivative[kMaxTerms];
-  de_boor<T, kOrder>(knots, place, value, derivative);
+  if (kOrder == 3 && knots.equal) {
+    cubic(knots, place, value, derivative);
+  } else {
+    de_boor<T, kOrder>(knots, place, value, derivative);
+  }
   for (int r = 0; r <= order; ++r) {
     Vec<T> v;
     if constexpr (kSlope) {
@@ -145,23 +178,23 @@ inline __attribute__((always_inline)) Mask<T> spline_terms(const Knots<T>& knots
       if (knots.beyond == Beyond::kExtend)
         v += place.within ? Vec<T>{} : place.excess * derivative[r];
     }
-    result[r] = x == x ? v : x;
+    result[r] = v;
   }
   const Mask<T> wanted = place.interval - static_cast<Int>(order);
   Mask<T> first = wanted < 0 ? Mask<T>{} : wanted;
   first = first > static_cast<Int>(last) ? Mask<T>{} + static_cast<Int>(last) : first;
+  // functions that do not exist make room for zeros
   const Mask<T> shift = first - wanted;
-  bool any = false;
-  for (int l = 0; l < W; ++l) any |= shift[l] != 0;
-  if (any) {
-    // functions that do not exist make room for zeros
-    T window[(3 * kMaxTerms) * W] = {};
-    for (int r = 0; r <= order; ++r) store<T>(window + (kMaxTerms + r) * W, result[r]);
+  Vec<T> shifted[kMaxTerms];
+  for (int r = 0; r <= order; ++r) shifted[r] = result[r];
+  for (int by = 1; by <= order; ++by) {
+    const Mask<T> up = shift == static_cast<Int>(by), down = shift == static_cast<Int>(-by);
     for (int r = 0; r <= order; ++r) {
-      for (int l = 0; l < W; ++l) result[r][l] = window[(kMaxTerms + r + shift[l]) * W + l];
+      shifted[r] = up ? (r + by <= order ? result[r + by] : Vec<T>{}) : shifted[r];
+      shifted[r] = down ? (r - by >= 0 ? result[r - by] : Vec<T>{}) : shifted[r];
     }
-    for (int r = 0; r <= order; ++r) result[r] = x == x ? result[r] : x;
   }
+  for (int r = 0; r <= order; ++r) result[r] = x == x ? shifted[r] : x;
   return first;
 }
 
