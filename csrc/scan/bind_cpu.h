@@ -63,6 +63,15 @@ Tensor sum_batch(Tensor& shares) {
   return total;
 }
 
+// Into how many ranges the `parts` of each of `entries` are cut for the backward pass, where a
+// range has sums of its own in `bytes`. It follows from sizes alone.
+inline int64_t count_ranges(int64_t entries, int64_t parts, int64_t bytes) {
+  entries = std::max<int64_t>(entries, 1);
+  const int64_t wanted = (kTasks + entries - 1) / entries;
+  const int64_t fit = bytes == 0 ? parts : kMaxPartialBytes / (entries * bytes);
+  return std::clamp<int64_t>(std::min(wanted, fit), 1, std::max<int64_t>(parts, 1));
+}
+
 inline Tensor absent(const Tensor& like, ScalarType type) {
   return torch::stable::new_empty(like, Ints{0}, type);
 }

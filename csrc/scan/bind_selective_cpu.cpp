@@ -168,11 +168,7 @@ struct Shares {
          int64_t item)
       : padded((problem.state + unit - 1) / unit * unit), variable(variable) {
     size = variable ? problem.paths * problem.length * 2 * padded : 0;
-    const int64_t entries = std::max<int64_t>(problem.batch * problem.groups, 1);
-    const int64_t fit = variable ? kMaxPartialBytes / std::max<int64_t>(entries * size * item, 1)
-                                 : blocks.per_group;
-    const int64_t wanted = (kTasks + entries - 1) / entries;
-    ranges = std::clamp<int64_t>(std::min(wanted, fit), 1, std::max<int64_t>(blocks.per_group, 1));
+    ranges = count_ranges(problem.batch * problem.groups, blocks.per_group, size * item);
   }
 };
 

@@ -3,7 +3,9 @@
 // library is included.
 #pragma once
 
+#include "scan/cpu_conv.inl"
 #include "scan/cpu_selective_backward.inl"
+#include "scan/cpu_ssd_backward.inl"
 
 namespace saccade::scan::SACCADE_ISA_NAMESPACE {
 
@@ -15,9 +17,16 @@ constexpr Kernels<T> table() {
   Kernels<T> kernels{};
   kernels.lanes = kWidth<T>;
   kernels.states = kStates<T>;
+  kernels.ssd_states = kSsdStates;
   kernels.selective_scratch = selective_scratch<T>;
   kernels.selective_forward = selective_forward<T>;
   kernels.selective_backward = selective_backward<T>;
+  kernels.ssd_scratch = ssd_scratch<T>;
+  kernels.ssd_forward = ssd_forward<T>;
+  kernels.ssd_backward = ssd_backward<T>;
+  kernels.conv_scratch = conv_scratch<T>;
+  kernels.conv_forward = conv_forward<T>;
+  kernels.conv_backward = conv_backward<T>;
   return kernels;
 }
 
