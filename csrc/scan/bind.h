@@ -40,11 +40,6 @@ ConvProblem check_conv(const Tensor& x, const Tensor& weight, const OptionalTens
 // Raises where a tensor has not exactly this shape.
 void check_shape(const char* name, const Tensor& tensor, const Ints& expected);
 
-// Steps between saved states to how many of them there are.
-inline int64_t intervals(int64_t length, int64_t chunk) {
-  return chunk == 0 ? 0 : (length + chunk - 1) / chunk;
-}
-
 // Memory shaped as `like`: channels-last where that is, else contiguous.
 Tensor new_like(const Tensor& like, ScalarType type);
 

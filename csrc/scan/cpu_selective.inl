@@ -97,7 +97,7 @@ struct Path {
   int64_t parameters_at() const { return path * problem.channels + channel; }  // [K, D]
   // [B, K, T, N, D]
   int64_t checkpoint_at(int64_t step) const {
-    const int64_t saved = (problem.length + problem.chunk - 1) / problem.chunk;
+    const int64_t saved = intervals(problem.length, problem.chunk);
     return ((batch * problem.paths + path) * saved + step / problem.chunk) * problem.state *
                problem.channels +
            channel;

@@ -98,7 +98,7 @@ struct Head {
   }
   // [B, T, H, P, N]
   int64_t checkpoint_at(int64_t position) const {
-    const int64_t saved = (problem.length + problem.chunk - 1) / problem.chunk;
+    const int64_t saved = intervals(problem.length, problem.chunk);
     return ((batch * saved + position / problem.chunk) * problem.heads + head) * problem.width *
            problem.state;
   }

@@ -10,6 +10,12 @@
 
 namespace saccade::scan {
 
+// The T of saved states at every chunk-th step. There is room for one more than are used: a size
+// that is 1 for some lengths and not for others would make torch.compile compile twice.
+constexpr int64_t intervals(int64_t length, int64_t chunk) {
+  return chunk == 0 ? 0 : (length + chunk - 1) / chunk + 1;
+}
+
 // Element strides of [B, K, D, L]; K is absent from u, z and what is shaped like them.
 template <typename T>
 struct View {
@@ -50,7 +56,7 @@ struct SelectiveForward {
   SelectiveInputs<T> in;
   View<T> out;
   T* last_state;   // [B, K, D, N]
-  T* checkpoints;  // [B, K, T, N, D], T = ceil(L / chunk)
+  T* checkpoints;  // [B, K, T, N, D], T = intervals(L, chunk)
 };
 
 template <typename T>

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -101,7 +100,7 @@ def limits(given: Any) -> tuple[float, float]:
     if not isinstance(given, (tuple, list)) or len(given) != 2:
         raise TypeError(f"dt_limit must be a pair of numbers, got {given!r}.")
     for number in given:
-        if isinstance(number, bool) or not isinstance(number, (int, float)) or math.isnan(number):
+        if isinstance(number, bool) or not isinstance(number, (int, float)):
             raise TypeError(f"dt_limit must be a pair of numbers, got {given!r}.")
     low, high = float(given[0]), float(given[1])
     if not 0 <= low <= high:

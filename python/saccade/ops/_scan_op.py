@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeAlias
 
 import torch
 from torch import Tensor
@@ -17,15 +17,22 @@ from saccade.ops._select import constant
 CHUNK = {"cpu": 32, "cuda": 64, "triton": 64}
 
 
+Axis: TypeAlias = int | None | dict[int, int]
+
+# B or C, constant or variable
+_COEFFICIENT: Axis = {3: 1, 5: 2}
+
+
 @dataclass(frozen=True)
 class Operator:
     """An operator's arguments: `axes` has the channel axis of each tensor, differentiable first.
 
-    None as an axis: the tensor has no channels and cannot be mapped. `saves`: the last result is
-    for the backward pass alone, and the last argument says how much of it there is.
+    None as an axis: the tensor has no channels and cannot be mapped; a mapping: it depends on the
+    rank. `saves`: the last result is for the backward pass alone, and the last argument says how
+    much of it there is.
     """
 
-    axes: tuple[int | None, ...]
+    axes: tuple[Axis, ...]
     differentiable: int
     result_axes: tuple[int, ...]
     saves: bool
@@ -34,7 +41,7 @@ class Operator:
 
 OPERATORS = {
     "selective_scan": Operator(
-        axes=(1, 2, 1, 2, 2, 1, 1, 1, 2, None),
+        axes=(1, 2, 1, _COEFFICIENT, _COEFFICIENT, 1, 1, 1, 2, None),
         differentiable=9,
         result_axes=(1, 2, 4),
         saves=True,
@@ -71,7 +78,8 @@ def _like(tensor: Tensor) -> Tensor:
 
 
 def _intervals(length: int, chunk: int) -> int:
-    return (length + chunk - 1) // chunk if chunk else 0
+    # one more than are used: see csrc/scan/kernel.h
+    return (length + chunk - 1) // chunk + 1 if chunk else 0
 
 
 def _selective_scan_fake(
@@ -135,16 +143,18 @@ FAKES: dict[str, Callable[..., Any]] = {
 
 
 def _vmap_rule(
-    op: Callable[..., Any], axes: Sequence[int | None], result_axes: Sequence[int]
+    op: Callable[..., Any], axes: Sequence[Axis], result_axes: Sequence[Axis]
 ) -> Callable[..., Any]:
     """Fold the mapped axis into the channels, which every floating argument has."""
 
     def rule(info: Any, in_dims: Sequence[Any], *args: Any) -> tuple[Any, Any]:
         size = info.batch_size
 
-        def fold(tensor: Tensor | None, mapped: int | None, axis: int | None) -> Tensor | None:
+        def fold(tensor: Tensor | None, mapped: int | None, axis: Axis) -> Tensor | None:
             if tensor is None:
                 return None
+            if isinstance(axis, dict):
+                axis = axis[tensor.dim() - (mapped is not None)]
             if axis is None:
                 if mapped is not None:
                     raise NotImplementedError("vmap over seq_idx is not possible: loop over it.")
@@ -163,6 +173,7 @@ def _vmap_rule(
         for result, axis in zip(out if many else (out,), result_axes, strict=True):
             # gradients of absent inputs are empty and stay unmapped
             absent = result.dim() == 1 and result.shape[0] == 0
+            axis = axis[result.dim()] if isinstance(axis, dict) else axis
             results.append(result if absent else result.unflatten(axis, (size, -1)))
             out_dims.append(None if absent else axis)
         return (tuple(results), tuple(out_dims)) if many else (results[0], out_dims[0])
@@ -183,7 +194,7 @@ def _register_vmap(namespace: str) -> None:
         )
         torch.library.register_vmap(
             backward,
-            _vmap_rule(backward, (*cotangents, *operator.axes, *saved), grads),  # type: ignore[arg-type]
+            _vmap_rule(backward, (*cotangents, *operator.axes, *saved), grads),
         )
 
 
@@ -241,7 +252,9 @@ def run(operator: str, rung: str, tensors: Sequence[Tensor | None], *static: Any
         if spec.saves:
             static = (*static[:-1], 0)
         results = _kernel(rung, f"{operator}_forward")(*tensors, *static)
-    return results[:2] if spec.saves else results
+    if isinstance(results, Tensor):
+        return results
+    return results[:2] if spec.saves else results[0]
 
 
 class Recurrence(torch.autograd.Function):
@@ -250,17 +263,18 @@ class Recurrence(torch.autograd.Function):
     generate_vmap_rule = True
 
     @staticmethod
-    def forward(operator: str, rung: str, *arguments: Any) -> Any:
+    def forward(operator: str, rung: str, *arguments: Any) -> tuple[Tensor, ...]:
         results = _kernel(rung, f"{operator}_forward")(*arguments)
-        return tuple(results) if isinstance(results, (tuple, list)) else results
+        return (results,) if isinstance(results, Tensor) else tuple(results)
 
     @staticmethod
-    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
         spec = OPERATORS[inputs[0]]
         tensors, ctx.static = inputs[2 : 2 + len(spec.axes)], inputs[2 + len(spec.axes) :]
         ctx.operator, ctx.rung = inputs[:2]
-        saved = output[2:] if spec.saves else ()
-        ctx.mark_non_differentiable(*saved)
+        saved = output[2:]
+        if saved:
+            ctx.mark_non_differentiable(*saved)
         ctx.save_for_backward(*tensors, *saved)
 
     @staticmethod

@@ -98,7 +98,7 @@ def selective_scan(
     for k, direction in enumerate(directions):
         order = scan_order(direction, length, height)
         state = start[:, k]
-        outputs: list[Tensor] = [signal[..., 0]] * length
+        outputs: list[Tensor] = [signal] * length
         for s, p in enumerate(order):
             if seq_idx is not None and s > 0:
                 border = seq_idx[:, p] != seq_idx[:, order[s - 1]]
