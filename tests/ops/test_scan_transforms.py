@@ -21,10 +21,11 @@ LAYOUTS: dict[str, Callable[[Tensor], Tensor]] = {
     "permuted": lambda t: t.mT.contiguous().mT if t.dim() > 1 else t,
     "expanded": lambda t: t[:1].expand_as(t),
 }
+_AFTER = ["initial_state", "seq_idx"]
 TENSORS = {
-    "selective_scan": "u delta A B C D z delta_bias initial_state seq_idx".split(),
-    "ssd_scan": "x dt A B C D z dt_bias initial_state seq_idx".split(),
-    "causal_conv1d": "x weight bias initial_state seq_idx".split(),
+    "selective_scan": ["u", "delta", "A", "B", "C", "D", "z", "delta_bias", *_AFTER],
+    "ssd_scan": ["x", "dt", "A", "B", "C", "D", "z", "dt_bias", *_AFTER],
+    "causal_conv1d": ["x", "weight", "bias", *_AFTER],
 }
 SIGNALS = ("u", "delta", "B", "C", "z", "x", "dt")
 
@@ -155,7 +156,15 @@ def test_compiles_once_for_all_sizes(train: bool) -> None:
 @needs_kernels
 @pytest.mark.usefixtures("dynamo")
 def test_inductor_with_marked_sizes() -> None:
-    function = block("auto")
+    def function(
+        x: Tensor, weight: Tensor, A: Tensor, heads: Tensor, state: Tensor
+    ) -> tuple[Tensor, ...]:
+        u = ops.causal_conv1d(x, weight, activation="silu")
+        return ops.selective_scan(
+            u, x, A, u[:, :4], u[:, :4], heads.repeat(2), delta_softplus=True,
+            return_last_state=True, initial_state=state,
+        )  # fmt: skip
+
     _compare(function, torch.compile(function, fullgraph=True), train=True, mark=True)
 
 

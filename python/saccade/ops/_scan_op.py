@@ -17,7 +17,7 @@ from saccade.ops._select import constant
 CHUNK = {"cpu": 32, "cuda": 64, "triton": 64}
 
 
-Axis: TypeAlias = int | None | dict[int, int]
+Axis: TypeAlias = int | dict[int, int] | None
 
 # B or C, constant or variable
 _COEFFICIENT: Axis = {3: 1, 5: 2}

@@ -181,6 +181,11 @@ def selective_scan(
         _arguments.signal("z", z, "u", u)
         _checks.shape("z", z, u.shape, f"[B, D, {spot}]")
     complex_state = isinstance(A, Tensor) and A.is_complex()
+    if complex_state and backend not in ("auto", "reference"):
+        raise RuntimeError(
+            f"selective_scan cannot run with backend={backend!r}: a complex A runs on the "
+            "reference alone."
+        )
     if not complex_state:
         _checks.floating_tensor("A", A)
     _arguments.rank("A", A, (len(k) + 2,), f"[{path}D, N]")
@@ -214,11 +219,6 @@ def selective_scan(
         delta_bias = None if delta_bias is None else delta_bias.unsqueeze(0)
         initial_state = None if initial_state is None else initial_state.unsqueeze(1)
 
-    if complex_state and backend not in ("auto", "reference"):
-        raise RuntimeError(
-            f"selective_scan cannot run with backend={backend!r}: a complex A runs on the "
-            "reference alone."
-        )
     rung = "reference" if complex_state else choose_rung("selective_scan", backend, u)
     tensors = (u, delta, A, B, C, D, z, delta_bias, initial_state, seq_idx)
     out, last_state = run(
@@ -236,7 +236,7 @@ def _is_constant(tensor: Any, directions: Sequence[str] | None) -> bool:
 
 
 def _parameter(name: str, tensor: Tensor, u: Tensor, shape: Sequence[int], letters: str) -> Tensor:
-    if not tensor.is_complex():
+    if not isinstance(tensor, Tensor) or not tensor.is_complex():
         return _arguments.parameter(name, tensor, "u", u, shape, letters)
     _checks.shape(name, tensor, shape, letters)
     return tensor
