@@ -36,7 +36,8 @@ def _triton(tensor: Tensor) -> str | None:
     return triton_obstacle("scan", tensor) or _gpu_limits(tensor)
 
 
-for _word in ("selective_scan", "ssd_scan", "causal_conv1d"):
+# "scan" is the word that stands for all of them.
+for _word in ("scan", "selective_scan", "ssd_scan", "causal_conv1d"):
     offer(_word, cpu=_cpu, cuda=_cuda, triton=_triton)
 
 
