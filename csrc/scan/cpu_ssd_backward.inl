@@ -6,11 +6,14 @@
 
 namespace saccade::scan::SACCADE_ISA_NAMESPACE {
 
+// Vectors of a tile: its gradients, their shares for B and C and the sums for x stay in registers.
+constexpr int kBackTile = SACCADE_REGISTERS / 16;
+
 template <typename T>
 struct SsdBackwardBuffers : SsdBuffers<T> {
   T *grad_y, *grad_x, *gate, *plain;  // [stretch][columns]; grad_x is that of x times step
   T *raw, *grad_decay;                // [stretch], [stretch][lanes]
-  T *carry, *history;                 // [padded N][columns], [stretch + 1][kSsdStates][kTile]
+  T *carry, *history;                 // [padded N][columns], [stretch + 1][kSsdStates][kBackTile]
   T* grad_skip;                       // [columns]
 
   SsdBackwardBuffers(const SsdProblem& problem, Arena<T>& arena) : SsdBuffers<T>(problem, arena) {
@@ -23,7 +26,7 @@ struct SsdBackwardBuffers : SsdBuffers<T> {
     raw = arena.take((this->stretch + W - 1) / W * W);
     grad_decay = arena.take(this->stretch * W);
     carry = arena.take(this->padded * this->columns);
-    history = arena.take((this->stretch + 1) * kSsdStates * kTile * W);
+    history = arena.take((this->stretch + 1) * kSsdStates * kBackTile * W);
     grad_skip = arena.take(this->columns);
   }
 };
@@ -37,7 +40,9 @@ inline void ssd_retreat(const SsdBackwardBuffers<T>& buffer, int64_t count, int6
   Vec<T> h[N][kVectors];
   const T* state = buffer.state + n * columns + column;
   T* history = buffer.history;
+  SACCADE_UNROLL
   for (int i = 0; i < N; ++i) {
+    SACCADE_UNROLL
     for (int v = 0; v < kVectors; ++v) {
       h[i][v] = load(state + i * columns + v * W);
       store<T>(history + (i * kVectors + v) * W, h[i][v]);
@@ -47,7 +52,9 @@ inline void ssd_retreat(const SsdBackwardBuffers<T>& buffer, int64_t count, int6
     const T decay = buffer.decay[t];
     if (any_forgotten && buffer.forget[t]) {
       // as if nothing had been before: its gradient through the decay is none
+      SACCADE_UNROLL
       for (int i = 0; i < N; ++i) {
+        SACCADE_UNROLL
         for (int v = 0; v < kVectors; ++v) h[i][v] = Vec<T>{};
       }
     }
@@ -55,21 +62,27 @@ inline void ssd_retreat(const SsdBackwardBuffers<T>& buffer, int64_t count, int6
     const T* x = buffer.x + t * columns + column;
     T* y = buffer.y + t * columns + column;
     Vec<T> out[kVectors];
+    SACCADE_UNROLL
     for (int v = 0; v < kVectors; ++v) out[v] = load(y + v * W);
+    SACCADE_UNROLL
     for (int i = 0; i < N; ++i) {
       const T bi = b[t * b_stride + n + i], ci = c[t * c_stride + n + i];
+      SACCADE_UNROLL
       for (int v = 0; v < kVectors; ++v) {
         h[i][v] = decay * h[i][v] + load(x + v * W) * bi;
         store<T>(history + (i * kVectors + v) * W, h[i][v]);
         out[v] += h[i][v] * ci;
       }
     }
+    SACCADE_UNROLL
     for (int v = 0; v < kVectors; ++v) store<T>(y + v * W, out[v]);
   }
 
   Vec<T>(&g)[N][kVectors] = h;
   T* carry = buffer.carry + n * columns + column;
+  SACCADE_UNROLL
   for (int i = 0; i < N; ++i) {
+    SACCADE_UNROLL
     for (int v = 0; v < kVectors; ++v) g[i][v] = load(carry + i * columns + v * W);
   }
   for (int64_t t = count - 1; t >= 0; --t, history -= kSize) {
@@ -79,11 +92,14 @@ inline void ssd_retreat(const SsdBackwardBuffers<T>& buffer, int64_t count, int6
     const T* dy = buffer.grad_y + t * columns + column;
     T* dx = buffer.grad_x + t * columns + column;
     Vec<T> through_x[kVectors], through_decay{};
+    SACCADE_UNROLL
     for (int v = 0; v < kVectors; ++v) through_x[v] = load(dx + v * W);
     Vec<T> shares[2 * N];
+    SACCADE_UNROLL
     for (int i = 0; i < N; ++i) {
       const T bi = b[t * b_stride + n + i], ci = c[t * c_stride + n + i];
       Vec<T> share_b{}, share_c{};
+      SACCADE_UNROLL
       for (int v = 0; v < kVectors; ++v) {
         const Vec<T> dyv = load(dy + v * W);
         const T* now = history + (i * kVectors + v) * W;
@@ -99,16 +115,21 @@ inline void ssd_retreat(const SsdBackwardBuffers<T>& buffer, int64_t count, int6
     }
     if (forgotten) {
       through_decay = Vec<T>{};
+      SACCADE_UNROLL
       for (int i = 0; i < N; ++i) {
+        SACCADE_UNROLL
         for (int v = 0; v < kVectors; ++v) g[i][v] = Vec<T>{};
       }
     }
+    SACCADE_UNROLL
     for (int v = 0; v < kVectors; ++v) store<T>(dx + v * W, through_x[v]);
     T* to = buffer.grad_decay + t * W;
     store<T>(to, load(to) + through_decay);
     add_row_sums<T, 2 * N>(shares, partial + t * 2 * buffer.padded + 2 * n);
   }
+  SACCADE_UNROLL
   for (int i = 0; i < N; ++i) {
+    SACCADE_UNROLL
     for (int v = 0; v < kVectors; ++v) store<T>(carry + i * columns + v * W, g[i][v]);
   }
 }
@@ -122,9 +143,10 @@ inline void ssd_retreat_stretch(const SsdBackwardBuffers<T>& buffer, const Head<
   const int64_t b_stride = head.in.b.position, c_stride = head.in.c.position;
   const bool forgets = head.in.sequence != nullptr;
   int64_t column = 0;
-  for (; column + kTile * W <= buffer.columns; column += kTile * W) {
+  for (; column + kBackTile * W <= buffer.columns; column += kBackTile * W) {
     for (int64_t n = 0; n < buffer.padded; n += kSsdStates) {
-      ssd_retreat<T, kTile>(buffer, count, column, n, b, b_stride, c, c_stride, forgets, partial);
+      ssd_retreat<T, kBackTile>(buffer, count, column, n, b, b_stride, c, c_stride, forgets,
+                                partial);
     }
   }
   for (; column < buffer.columns; column += W) {
@@ -139,8 +161,7 @@ template <typename T>
 inline Vec<T> through_step(const SsdProblem& problem, Vec<T> raw, Vec<T> grad) {
   Vec<T> soft = raw, slope = broadcast<T>(T(1));
   if (problem.softplus) {
-    const Vec<T> y = softplus<T>(raw);
-    soft = raw > T(20) ? raw : y;
+    soft = fast_softplus<T>(raw);
     slope = raw > T(20) ? slope : fast_sigmoid<T>(raw);
   }
   const T low = static_cast<T>(problem.dt_min), high = static_cast<T>(problem.dt_max);
