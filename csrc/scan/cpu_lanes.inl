@@ -126,6 +126,17 @@ SACCADE_INLINE Vec<T> fold_lanes(Vec<T> v) {
   }
 }
 
+// out[i] += lane i, for the first lanes.
+template <typename T, int... i>
+SACCADE_INLINE void add_lanes(T* out, Vec<T> v, std::integer_sequence<int, i...>) {
+  typedef T Part __attribute__((vector_size(sizeof...(i) * sizeof(T))));
+  typedef T Unaligned
+      __attribute__((vector_size(sizeof...(i) * sizeof(T)), aligned(alignof(T)), may_alias));
+  Unaligned* to = reinterpret_cast<Unaligned*>(out);
+  const Part part = __builtin_shufflevector(v, v, i...);
+  *to += part;
+}
+
 // out[i] += sum of row i, for a power of two of rows. Rows are added pairwise: half of the lanes
 // keep the sums of one, half those of the other.
 template <typename T, int kRows>
@@ -137,11 +148,7 @@ SACCADE_INLINE void add_row_sums(Vec<T>* rows, T* out) {
   } else {
     if constexpr (kRows > 1) fold_rows<T, kRows, kRows / 2>(rows);
     const Vec<T> sums = fold_lanes<T, kRows>(rows[0]);
-    if constexpr (kRows == W) {
-      store<T>(out, load(out) + sums);
-    } else {
-      for (int i = 0; i < kRows; ++i) out[i] += sums[i];
-    }
+    add_lanes<T>(out, sums, std::make_integer_sequence<int, kRows>{});
   }
 }
 

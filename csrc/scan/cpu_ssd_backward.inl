@@ -7,7 +7,7 @@
 namespace saccade::scan::SACCADE_ISA_NAMESPACE {
 
 // Vectors of a tile: its gradients, their shares for B and C and the sums for x stay in registers.
-constexpr int kBackTile = SACCADE_REGISTERS / 16;
+constexpr int kBackTile = SACCADE_REGISTERS / 8;
 
 template <typename T>
 struct SsdBackwardBuffers : SsdBuffers<T> {
@@ -31,7 +31,7 @@ struct SsdBackwardBuffers : SsdBuffers<T> {
   }
 };
 
-template <typename T, int kVectors>
+template <typename T, int kVectors, bool kGated>
 inline void ssd_retreat(const SsdBackwardBuffers<T>& buffer, int64_t count, int64_t column,
                         int64_t n, const T* b, int64_t b_stride, const T* c, int64_t c_stride,
                         bool any_forgotten, T* partial) {
@@ -63,7 +63,7 @@ inline void ssd_retreat(const SsdBackwardBuffers<T>& buffer, int64_t count, int6
     T* y = buffer.y + t * columns + column;
     Vec<T> out[kVectors];
     SACCADE_UNROLL
-    for (int v = 0; v < kVectors; ++v) out[v] = load(y + v * W);
+    for (int v = 0; v < kVectors; ++v) out[v] = kGated ? load(y + v * W) : Vec<T>{};
     SACCADE_UNROLL
     for (int i = 0; i < N; ++i) {
       const T bi = b[t * b_stride + n + i], ci = c[t * c_stride + n + i];
@@ -71,11 +71,13 @@ inline void ssd_retreat(const SsdBackwardBuffers<T>& buffer, int64_t count, int6
       for (int v = 0; v < kVectors; ++v) {
         h[i][v] = decay * h[i][v] + load(x + v * W) * bi;
         store<T>(history + (i * kVectors + v) * W, h[i][v]);
-        out[v] += h[i][v] * ci;
+        if constexpr (kGated) out[v] += h[i][v] * ci;
       }
     }
-    SACCADE_UNROLL
-    for (int v = 0; v < kVectors; ++v) store<T>(y + v * W, out[v]);
+    if constexpr (kGated) {
+      SACCADE_UNROLL
+      for (int v = 0; v < kVectors; ++v) store<T>(y + v * W, out[v]);
+    }
   }
 
   Vec<T>(&g)[N][kVectors] = h;
@@ -134,7 +136,7 @@ inline void ssd_retreat(const SsdBackwardBuffers<T>& buffer, int64_t count, int6
   }
 }
 
-template <typename T>
+template <typename T, bool kGated>
 inline void ssd_retreat_stretch(const SsdBackwardBuffers<T>& buffer, const Head<T>& head,
                                 int64_t position, int64_t count, T* partial) {
   constexpr int W = kWidth<T>;
@@ -145,13 +147,14 @@ inline void ssd_retreat_stretch(const SsdBackwardBuffers<T>& buffer, const Head<
   int64_t column = 0;
   for (; column + kBackTile * W <= buffer.columns; column += kBackTile * W) {
     for (int64_t n = 0; n < buffer.padded; n += kSsdStates) {
-      ssd_retreat<T, kBackTile>(buffer, count, column, n, b, b_stride, c, c_stride, forgets,
-                                partial);
+      ssd_retreat<T, kBackTile, kGated>(buffer, count, column, n, b, b_stride, c, c_stride, forgets,
+                                        partial);
     }
   }
   for (; column < buffer.columns; column += W) {
     for (int64_t n = 0; n < buffer.padded; n += kSsdStates) {
-      ssd_retreat<T, 1>(buffer, count, column, n, b, b_stride, c, c_stride, forgets, partial);
+      ssd_retreat<T, 1, kGated>(buffer, count, column, n, b, b_stride, c, c_stride, forgets,
+                                partial);
     }
   }
 }
@@ -209,7 +212,13 @@ inline void ssd_backward(const SsdBackward<T>& args, int64_t batch, int64_t head
     fill_zero(buffer.y, size);
     fill_zero(buffer.grad_x, size);
     fill_zero(buffer.grad_decay, count * W);
-    ssd_retreat_stretch(buffer, head, position, count, partial + position * 2 * buffer.padded);
+    T* shares = partial + position * 2 * buffer.padded;
+    // what stands before the gate is run again for the gate's own gradient alone
+    if (in.z.data != nullptr) {
+      ssd_retreat_stretch<T, true>(buffer, head, position, count, shares);
+    } else {
+      ssd_retreat_stretch<T, false>(buffer, head, position, count, shares);
+    }
 
     for (int64_t t = 0; t < count; ++t) {
       const T decay_share = horizontal_sum<T>(load(buffer.grad_decay + t * W)) * buffer.decay[t];
