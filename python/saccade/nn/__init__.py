@@ -17,6 +17,7 @@ from saccade.nn.neighborhood_attention import (
     NeighborhoodAttention2d,
     NeighborhoodAttention3d,
 )
+from saccade.nn.scan import Mamba, MambaState, SelectiveScan, SelectiveScan2d
 
 __all__ = [
     "BSplineKAN",
@@ -28,8 +29,12 @@ __all__ = [
     "FourierKANLayer",
     "GroupRational",
     "KANLinear",
+    "Mamba",
+    "MambaState",
     "NeighborhoodAttention1d",
     "NeighborhoodAttention2d",
     "NeighborhoodAttention3d",
     "WavKANLayer",
+    "SelectiveScan",
+    "SelectiveScan2d",
 ]

@@ -2,5 +2,14 @@
 
 from saccade.reference.kan import group_rational, kan_basis, kan_linear
 from saccade.reference.neighborhood_attention import neighborhood_attention
+from saccade.reference.scan import causal_conv1d, selective_scan, ssd_scan
 
 __all__ = ["group_rational", "kan_basis", "kan_linear", "neighborhood_attention"]
+__all__ = [
+    "causal_conv1d",
+    "kan_basis",
+    "kan_linear",
+    "neighborhood_attention",
+    "selective_scan",
+    "ssd_scan",
+]
