@@ -3,12 +3,15 @@
 from saccade.ops._natten import na1d, na2d, na3d
 from saccade.ops._select import explain
 from saccade.ops.kan import kan_basis, kan_linear
+from saccade.ops.logpolar import logpolar_inverse, logpolar_sample
 from saccade.ops.neighborhood_attention import merge_attentions, neighborhood_attention
 
 __all__ = [
     "explain",
     "kan_basis",
     "kan_linear",
+    "logpolar_inverse",
+    "logpolar_sample",
     "merge_attentions",
     "na1d",
     "na2d",

@@ -213,7 +213,8 @@ def logpolar_sample(
             ring = ring.index_copy(0, some, total.expand(len(some), rays, channels))
         rings.append(torch.where(finite[:, None, None], ring, math.nan))
     joined = torch.stack(rings, 1) if rings else image.new_zeros(len(entry), 0, rays, channels)
-    return joined.permute(0, 3, 1, 2).unflatten(0, (batch, fixations)).to(result).contiguous()
+    shape = (batch, fixations, channels, len(radii), rays)
+    return joined.permute(0, 3, 1, 2).reshape(shape).to(result).contiguous()
 
 
 def logpolar_inverse(

@@ -1,0 +1,176 @@
+// Gradients of sampling: of the image's planes and of the poses, in one pass over the same taps.
+#pragma once
+
+#include "logpolar/cpu_taps.inl"
+
+namespace saccade::logpolar::SACCADE_ISA_NAMESPACE {
+
+// to[0] += v[0] and to[1] += v[1].
+SACCADE_INLINE void add_pair(float* to, const float* v) {
+  typedef float Pair __attribute__((vector_size(8), aligned(4), may_alias));
+  *reinterpret_cast<Pair*>(to) += *reinterpret_cast<const Pair*>(v);
+}
+
+SACCADE_INLINE void add_pair(double* to, const double* v) {
+  typedef double Pair __attribute__((vector_size(16), aligned(8), may_alias));
+  *reinterpret_cast<Pair*>(to) += *reinterpret_cast<const Pair*>(v);
+}
+
+// Adds a vector of gradients to the pixels of its positions, one position after another: several
+// may meet in one pixel.
+template <typename T, bool kInterior>
+SACCADE_INLINE void scatter(const Position<T, kInterior>& at, const Factors<T>& factors, Vec<T> low,
+                            Vec<T> high, T* plane, int64_t count) {
+  constexpr int W = kWidth<T>;
+  alignas(SACCADE_BYTES) T values[2][2 * W];
+  for (int row = 0; row < 2; ++row) {
+    store(values[row], times<T, kInterior>(factors.low[row], low));
+    store(values[row] + W, times<T, kInterior>(factors.high[row], high));
+  }
+  if (!kInterior && at.narrow) {
+    for (int64_t i = 0; i < count; ++i) {
+      plane[at.offset[i]] += values[0][2 * i];
+      plane[at.offset[i] + at.below] += values[1][2 * i];
+    }
+    return;
+  }
+  for (int64_t i = 0; i < count; ++i) {
+    add_pair(plane + at.offset[i], values[0] + 2 * i);
+    add_pair(plane + at.offset[i] + at.below, values[1] + 2 * i);
+  }
+}
+
+// What the taps of one vector of rays add to the gradients of x, y, theta0 and scale.
+template <typename T>
+struct PoseSums {
+  Vec<T> x{}, y{}, theta0{}, scale{};
+};
+
+template <typename T>
+struct LevelGradient {
+  const T* plane;  // the image's, of the part's first channel
+  T* grad;         // the same of its gradient
+  int64_t channel, grad_channel;
+};
+
+template <typename T, bool kImage, bool kPose, bool kInterior>
+void taps_backward(const Sampling<T>& s, const Pose<T>& pose, const Ring<T>& ring,
+                   const Ground<T>& ground, T share, Vec<T> base_cos, Vec<T> base_sin,
+                   const LevelGradient<T>& level, const T* grads, int64_t channels, int64_t count,
+                   PoseSums<T>& sums) {
+  const Mask<T> there = lanes_between<T>(0, count);
+  for (int64_t i = 0; i < ring.along; ++i) {
+    const Vec<T> cos = base_cos * ring.cosine[i] - base_sin * ring.sine[i];
+    const Vec<T> sin = base_sin * ring.cosine[i] + base_cos * ring.sine[i];
+    for (int64_t a = 0; a < ring.across; ++a) {
+      const T r = pose.scale * ring.radius[a];
+      const Position<T, kInterior> at(ground, ground.x + ground.unit_x * r * cos,
+                                      ground.y + ground.unit_y * r * sin, s.padding);
+      const T weight = ring.weight[a] * share;
+      const Vec<T> rows[2] = {at.row.weight[0] * weight, at.row.weight[1] * weight};
+      Factors<T> factors, by_x, by_y;
+      if constexpr (kImage) factors.set(at.column.weight, rows);
+      if constexpr (kPose) {
+        const Vec<T> slopes[2] = {at.row.slope[0] * weight, at.row.slope[1] * weight};
+        by_x.set(at.column.slope, rows);
+        by_y.set(at.column.weight, slopes);
+      }
+      Vec<T> x[2] = {}, y[2] = {};
+      for (int64_t c = 0; c < channels; ++c) {
+        const Vec<T> g = load(grads + c * kWidth<T>);
+        Vec<T> low, high;
+        interleave<T>(g, g, &low, &high, Lanes<T>{});
+        if constexpr (kImage)
+          scatter<T, kInterior>(at, factors, low, high, level.grad + c * level.grad_channel, count);
+        if constexpr (kPose) {
+          const T* p = level.plane + c * level.channel;
+          for (int row = 0; row < 2; ++row) {
+            const Vec<T> left = at.pixels(p, row, 0), right = at.pixels(p, row, 1);
+            x[0] += low * times<T, kInterior>(by_x.low[row], left);
+            x[1] += high * times<T, kInterior>(by_x.high[row], right);
+            y[0] += low * times<T, kInterior>(by_y.low[row], left);
+            y[1] += high * times<T, kInterior>(by_y.high[row], right);
+          }
+        }
+      }
+      if constexpr (kPose) {
+        Vec<T> gx = add_pairs<T>(x[0], x[1], Lanes<T>{}) * ground.shrink;
+        Vec<T> gy = add_pairs<T>(y[0], y[1], Lanes<T>{}) * ground.shrink;
+        gx = there ? gx : Vec<T>{};
+        gy = there ? gy : Vec<T>{};
+        const Vec<T> px = gx * (pose.unit_x * ring.radius[a]);
+        const Vec<T> py = gy * (pose.unit_y * ring.radius[a]);
+        sums.x += gx;
+        sums.y += gy;
+        sums.theta0 += (py * cos - px * sin) * pose.scale;
+        sums.scale += px * cos + py * sin;
+      }
+    }
+  }
+}
+
+template <typename T, bool kImage, bool kPose>
+void ring_backward(const Sampling<T>& s, const SamplingGradients<T>& gradients, const Part& part,
+                   const Pose<T>& pose, int64_t index, int64_t k, T* scratch, double* to) {
+  const Ring<T> ring(s, pose, k);
+  const int64_t channels = part.last - part.first;
+  const T* out = gradients.out + ((index * s.channels + part.first) * s.rings + k) * s.rays;
+  PoseSums<T> sums;
+  for (int64_t j = 0; j < s.rays; j += kWidth<T>) {
+    const Vec<T> cos = load(s.cosine + j), sin = load(s.sine + j);
+    const int64_t left = s.rays - j;
+    const int64_t count = left < kWidth<T> ? left : kWidth<T>;
+    for (int64_t c = 0; c < channels; ++c)
+      store(scratch + c * kWidth<T>, load_partial<T>(out + c * s.rings * s.rays + j, left));
+    for (int64_t l = 0; l < ring.levels; ++l) {
+      const int64_t number = ring.level[l];
+      const Level<T>& level = s.level[number];
+      LevelGradient<T> here{level.data + part.batch * level.batch + part.first * level.channel,
+                            nullptr, level.channel, gradients.channel[number]};
+      if constexpr (kImage) {
+        here.grad = gradients.level[number] + part.batch * gradients.batch[number] +
+                    part.first * gradients.channel[number];
+      }
+      const Ground<T> ground(level, number, pose, ring.reach);
+      if (ground.interior) {
+        taps_backward<T, kImage, kPose, true>(s, pose, ring, ground, ring.share[l], cos, sin, here,
+                                              scratch, channels, count, sums);
+      } else {
+        taps_backward<T, kImage, kPose, false>(s, pose, ring, ground, ring.share[l], cos, sin, here,
+                                               scratch, channels, count, sums);
+      }
+    }
+  }
+  if constexpr (kPose) {
+    const double unit_x = s.poses.normalized ? pose.unit_x : 1;
+    const double unit_y = s.poses.normalized ? pose.unit_y : 1;
+    to[0] += unit_x * horizontal_sum<T>(sums.x);
+    to[1] += unit_y * horizontal_sum<T>(sums.y);
+    to[2] += horizontal_sum<T>(sums.theta0);
+    to[3] += horizontal_sum<T>(sums.scale);
+  }
+}
+
+template <typename T, bool kImage, bool kPose>
+void part_backward(const Sampling<T>& s, const SamplingGradients<T>& gradients, const Part& part,
+                   T* scratch) {
+  for (int64_t n = part.begin; n < part.end; ++n) {
+    const int64_t index = part.batch * s.poses.fixations + n;
+    const Pose<T> pose(s.poses, s.level[0].width, s.level[0].height, index);
+    if (!pose.finite) continue;
+    double* to = kPose ? gradients.pose + 4 * (n - part.begin) : nullptr;
+    for (int64_t k = 0; k < s.rings; ++k)
+      ring_backward<T, kImage, kPose>(s, gradients, part, pose, index, k, scratch, to);
+  }
+}
+
+template <typename T>
+void sample_backward(const Sampling<T>& s, const SamplingGradients<T>& gradients, const Part& part,
+                     T* scratch) {
+  if (gradients.level[0] == nullptr)
+    return part_backward<T, false, true>(s, gradients, part, scratch);
+  if (gradients.pose == nullptr) return part_backward<T, true, false>(s, gradients, part, scratch);
+  part_backward<T, true, true>(s, gradients, part, scratch);
+}
+
+}  // namespace saccade::logpolar::SACCADE_ISA_NAMESPACE
