@@ -104,8 +104,8 @@ def logpolar_sample(
 
         The gradients take the number of taps and the levels of the pyramid as constants.
         Forward-mode derivatives (torch.func.jvp) run on the reference. vmap folds the mapped axis
-        into the batch. torch.compile traces one graph; batch, image and output sizes may be
-        dynamic.
+        into the batch. torch.compile traces one graph; batch and image sizes may be dynamic, with
+        "mip" from 65 pixels a side on.
 
     Source:
         Foveated retinotopy, arXiv 2402.15480, section 2. "log1p": OpenCV, warpPolar with
