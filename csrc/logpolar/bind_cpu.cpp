@@ -60,7 +60,9 @@ class Prepared {
       : image_(prepare_image(image, compute_type(image, true))),
         pyramid_(pyramid),
         tensors_{fixation, theta0, scale, radii, edges} {
-    for (Tensor& tensor : tensors_) tensor = torch::stable::contiguous(tensor);
+    for (Tensor& tensor : tensors_) {
+      if (!tensor.is_contiguous()) tensor = torch::stable::contiguous(tensor);
+    }
     if (pyramid_.has_value()) pyramid_ = torch::stable::contiguous(*pyramid_);
     const int64_t room = (sizes.rays + kMaxWidth - 1) / kMaxWidth * kMaxWidth;
     directions_.resize(2 * room);
@@ -167,7 +169,7 @@ void run_sample_backward(const SampleSizes& sizes, const Sampling<T>& sampling, 
   std::vector<double> poses(grad_fixation == nullptr ? 0
                                                      : blocks * sizes.batch * sizes.fixations * 4);
   parallel_tasks(sizes.batch * blocks * groups, [&] {
-    return [&, scratch = AlignedScratch<T>(kMaxWidth * sizes.channels)](int64_t i) mutable {
+    return [&, scratch = AlignedScratch<T>(kScratch * sizes.channels)](int64_t i) mutable {
       const int64_t group = i % groups, block = i / groups % blocks, batch = i / groups / blocks;
       const Part part{batch, group * sizes.fixations / groups,
                       (group + 1) * sizes.fixations / groups, block * sizes.channels / blocks,

@@ -23,6 +23,7 @@ template <typename T>
 struct Pose {
   T x, y, theta0, scale;
   T unit_x, unit_y;  // pixels of radius 1 along x and y
+  T cosine, sine;    // of theta0
   bool finite;
 
   Pose(const Poses<T>& poses, int64_t width, int64_t height, int64_t index) {
@@ -32,6 +33,10 @@ struct Pose {
     scale = poses.scale[index];
     finite = SACCADE_ISA_NAMESPACE::finite(x) && SACCADE_ISA_NAMESPACE::finite(y) &&
              SACCADE_ISA_NAMESPACE::finite(theta0) && SACCADE_ISA_NAMESPACE::finite(scale);
+    Vec<T> sin, cos;
+    sincos<T>(broadcast<T>(theta0), &sin, &cos);
+    cosine = cos[0];
+    sine = sin[0];
     unit_x = unit_y = T(1);
     if (poses.normalized) {
       unit_x = T(width) / 2;
@@ -73,14 +78,23 @@ struct Ring {
     } else if (s.antialias == kMip) {
       choose_levels(side_r, side_t);
     }
-    T total = 0;
-    for (int64_t i = 0; i < across; ++i) {
-      radius[i] = across == 1 ? center : low + (high - low) * (T(i) + T(0.5)) / T(across);
-      total += radius[i];
+    if (across == 1) {
+      radius[0] = center;
+      weight[0] = T(1) / T(along);
+    } else {
+      T total = 0;
+      for (int64_t i = 0; i < across; ++i) {
+        radius[i] = low + (high - low) * (T(i) + T(0.5)) / T(across);
+        total += radius[i];
+      }
+      // a tap stands for an area, which grows with its radius
+      for (int64_t i = 0; i < across; ++i)
+        weight[i] = (total > 0 ? radius[i] / total : T(1) / T(across)) / T(along);
     }
-    for (int64_t i = 0; i < across; ++i)
-      weight[i] = (total > 0 ? radius[i] / total : T(1) / T(across)) / T(along);
     reach = radius[across - 1];
+    cosine[0] = pose.cosine;
+    sine[0] = pose.sine;
+    if (along == 1) return;
     for (int64_t i = 0; i < along; i += kWidth<T>) {
       const Vec<T> lane = to_float<T>(iota<T>()) + T(i);
       const Vec<T> offset = (lane + T(0.5)) / T(along) - T(0.5);
@@ -272,6 +286,8 @@ struct Position {
     }
     const Mask<T> place = row.first * static_cast<Int<T>>(ground.width) + column.first;
     memcpy(offset, &place, sizeof(place));
+    // read back one by one: eight loads cost less than taking the register apart
+    __asm__("" : "+m"(offset));
     below = ground.height > 1 ? ground.width : 0;
     narrow = !kInterior && ground.width == 1;
   }

@@ -13,6 +13,9 @@ inline constexpr int64_t kLevels = 6;  // of a pyramid, above the image
 inline constexpr int64_t kMaxTaps = 64;
 inline constexpr int64_t kMaxMipTaps = 4;
 
+// Elements that backward works in for a channel: a vector, and a window with four places a pixel.
+inline constexpr int64_t kScratch = 16 + 4 * 24 * 24;
+
 enum Padding : int64_t { kZeros, kBorder, kReflection };
 enum Antialias : int64_t { kNone, kArea, kMip };
 enum Law : int64_t { kLogarithmic, kLinear, kTable };
@@ -47,6 +50,11 @@ struct Sampling {
   int64_t padding, antialias;
 };
 
+// Fixations [begin, end) of one batch entry, channels [first, last).
+struct Part {
+  int64_t batch, begin, end, first, last;
+};
+
 template <typename T>
 struct SamplingGradients {
   const T* out;  // [B, N, C, R, T]
@@ -54,11 +62,10 @@ struct SamplingGradients {
   T* level[kLevels + 1];
   int64_t batch[kLevels + 1], channel[kLevels + 1];
   double* pose;  // [4] for x, y, theta0 and scale, of every fixation from `begin` on; or null
-};
 
-// Fixations [begin, end) of one batch entry, channels [first, last).
-struct Part {
-  int64_t batch, begin, end, first, last;
+  T* plane(int64_t number, const Part& part) const {
+    return level[number] + part.batch * batch[number] + part.first * channel[number];
+  }
 };
 
 template <typename T>
@@ -86,7 +93,7 @@ struct Kernels {
   // Rings [begin, end) of one fixation, into out [B, N, C, R, T].
   void (*sample)(const Sampling<T>&, T* out, int64_t batch, int64_t fixation, int64_t begin,
                  int64_t end);
-  // scratch: 16 elements a channel.
+  // scratch: kScratch elements a channel.
   void (*sample_backward)(const Sampling<T>&, const SamplingGradients<T>&, const Part&, T* scratch);
   // Rows [begin, end) of one batch entry (mean) or of one fixation.
   void (*inverse)(const Inversion<T>&, T* out, T* count, int64_t batch, int64_t fixation,
