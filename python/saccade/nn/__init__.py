@@ -12,6 +12,8 @@ from saccade.nn.kan import (
     KANLinear,
     WavKANLayer,
 )
+from saccade.nn.kan import FasterKAN, KANLinear
+from saccade.nn.logpolar import LogPolar, LogPolarInverse
 from saccade.nn.neighborhood_attention import (
     NeighborhoodAttention1d,
     NeighborhoodAttention2d,
@@ -31,6 +33,8 @@ __all__ = [
     "KANLinear",
     "Mamba",
     "MambaState",
+    "LogPolar",
+    "LogPolarInverse",
     "NeighborhoodAttention1d",
     "NeighborhoodAttention2d",
     "NeighborhoodAttention3d",

@@ -5,6 +5,8 @@ from saccade.ops._scan_conv import causal_conv1d, causal_conv1d_update
 from saccade.ops._scan_ssd import ssd_scan
 from saccade.ops._select import explain
 from saccade.ops.kan import group_rational, kan_basis, kan_linear
+from saccade.ops.kan import kan_basis, kan_linear
+from saccade.ops.logpolar import logpolar_inverse, logpolar_sample
 from saccade.ops.neighborhood_attention import merge_attentions, neighborhood_attention
 from saccade.ops.scan import selective_scan
 
@@ -15,6 +17,8 @@ __all__ = [
     "group_rational",
     "kan_basis",
     "kan_linear",
+    "logpolar_inverse",
+    "logpolar_sample",
     "merge_attentions",
     "na1d",
     "na2d",

@@ -1,6 +1,8 @@
 """Every operator in plain torch: float64-capable, differentiable, the truth of the tests."""
 
 from saccade.reference.kan import group_rational, kan_basis, kan_linear
+from saccade.reference.kan import kan_basis, kan_linear
+from saccade.reference.logpolar import logpolar_inverse, logpolar_sample
 from saccade.reference.neighborhood_attention import neighborhood_attention
 from saccade.reference.scan import causal_conv1d, selective_scan, ssd_scan
 
@@ -12,4 +14,10 @@ __all__ = [
     "neighborhood_attention",
     "selective_scan",
     "ssd_scan",
+__all__ = [
+    "kan_basis",
+    "kan_linear",
+    "logpolar_inverse",
+    "logpolar_sample",
+    "neighborhood_attention",
 ]
