@@ -2,5 +2,6 @@
 
 from saccade.reference.kan import kan_basis, kan_linear
 from saccade.reference.neighborhood_attention import neighborhood_attention
+from saccade.reference.spiking import lif, spike_linear
 
-__all__ = ["kan_basis", "kan_linear", "neighborhood_attention"]
+__all__ = ["kan_basis", "kan_linear", "lif", "neighborhood_attention", "spike_linear"]
