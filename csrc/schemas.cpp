@@ -53,6 +53,20 @@ STABLE_TORCH_LIBRARY(saccade, m) {
       "-> (Tensor grad_logpolar, Tensor grad_fixation, Tensor grad_theta0, Tensor grad_scale)");
 
   m.def(
+      "lif_forward(Tensor x, Tensor? v0, Tensor? tau, Tensor? v_threshold, Tensor? weight, Tensor? "
+      "bias, Tensor? residual, float tau_value, float v_threshold_value, float v_reset, float "
+      "alpha, int charge, bool hard_reset, bool detach_reset, int surrogate, bool smooth, bool "
+      "store_v, int spike_code, SymInt row) "
+      "-> (Tensor spikes, Tensor v_last, Tensor v_seq)");
+  m.def(
+      "lif_backward(Tensor? grad_spikes, Tensor? grad_v_last, Tensor? grad_v_seq, Tensor x, "
+      "Tensor? v0, Tensor? tau, Tensor? v_threshold, Tensor? weight, Tensor? bias, Tensor? "
+      "residual, float tau_value, float v_threshold_value, float v_reset, float alpha, int charge, "
+      "bool hard_reset, bool detach_reset, int surrogate, bool smooth, int wanted) "
+      "-> (Tensor grad_x, Tensor grad_v0, Tensor grad_tau, Tensor grad_v_threshold, Tensor "
+      "grad_weight, Tensor grad_bias, Tensor grad_residual)");
+
+  m.def(
       "na_forward(Tensor query, Tensor key, Tensor value, Tensor? bias, Tensor? additional_keys, "
       "Tensor? additional_values, int[] kernel_size, int[] stride, int[] dilation, int[] "
       "is_causal, float scale) "
@@ -91,6 +105,7 @@ STABLE_TORCH_LIBRARY(saccade, m) {
       "seq_idx, Tensor checkpoints, bool dt_softplus, float dt_min, float dt_max, int chunk) "
       "-> (Tensor grad_x, Tensor grad_dt, Tensor grad_A, Tensor grad_B, Tensor grad_C, Tensor "
       "grad_D, Tensor grad_z, Tensor grad_dt_bias, Tensor grad_initial_states)");
+  m.def("spike_linear(Tensor spikes, Tensor weight, Tensor? bias) -> Tensor");
 }
 
 namespace {

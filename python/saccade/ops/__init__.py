@@ -5,6 +5,7 @@ from saccade.ops._scan_conv import causal_conv1d, causal_conv1d_update
 from saccade.ops._scan_ssd import ssd_scan
 from saccade.ops._select import explain
 from saccade.ops.kan import group_rational, kan_basis, kan_linear
+from saccade.ops._spike_linear import spike_linear
 from saccade.ops.kan import kan_basis, kan_linear
 from saccade.ops.logpolar import logpolar_inverse, logpolar_sample
 from saccade.ops.neighborhood_attention import merge_attentions, neighborhood_attention
@@ -13,12 +14,17 @@ from saccade.ops.scan import selective_scan
 __all__ = [
     "causal_conv1d",
     "causal_conv1d_update",
+from saccade.ops.spiking import affine_lif, lif
+
+__all__ = [
+    "affine_lif",
     "explain",
     "group_rational",
     "kan_basis",
     "kan_linear",
     "logpolar_inverse",
     "logpolar_sample",
+    "lif",
     "merge_attentions",
     "na1d",
     "na2d",
@@ -26,4 +32,5 @@ __all__ = [
     "neighborhood_attention",
     "selective_scan",
     "ssd_scan",
+    "spike_linear",
 ]

@@ -21,3 +21,6 @@ __all__ = [
     "logpolar_sample",
     "neighborhood_attention",
 ]
+from saccade.reference.spiking import lif, spike_linear
+
+__all__ = ["kan_basis", "kan_linear", "lif", "neighborhood_attention", "spike_linear"]
