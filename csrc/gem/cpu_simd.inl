@@ -6,7 +6,7 @@
 namespace saccade::gem::SACCADE_ISA_NAMESPACE {
 
 using saccade::SACCADE_ISA_NAMESPACE::broadcast;
-using saccade::SACCADE_ISA_NAMESPACE::horizontal_sum;
+using saccade::SACCADE_ISA_NAMESPACE::fill_zero;
 using saccade::SACCADE_ISA_NAMESPACE::in_register;
 using saccade::SACCADE_ISA_NAMESPACE::kWidth;
 using saccade::SACCADE_ISA_NAMESPACE::load;

@@ -10,6 +10,9 @@
 
 namespace saccade::gem::SACCADE_ISA_NAMESPACE {
 
+// Rows are padded to four, whatever the width of the registers.
+typedef double Four __attribute__((vector_size(32), aligned(8), may_alias));
+
 // One worker: loops are loops, and nobody waits.
 struct Alone {
   template <class F>
@@ -43,13 +46,11 @@ struct Alone {
     return index;
   }
   void subtract_outer(double* table, const double* vector, double scale, int t, int ld) const {
-    constexpr int W = kWidth<double>;
     for (int i = 0; i < t; ++i) {
-      const Vec<double> factor = broadcast<double>(vector[i] * scale);
-      double* const row = table + int64_t{i} * ld;
-      for (int j = 0; j < ld; j += W) {
-        store<double>(row + j, load(row + j) - factor * load(vector + j));
-      }
+      const double factor = vector[i] * scale;
+      auto* const row = reinterpret_cast<Four*>(table + int64_t{i} * ld);
+      const auto* const other = reinterpret_cast<const Four*>(vector);
+      for (int j = 0; j < ld / 4; ++j) row[j] -= factor * other[j];
     }
   }
   bool leads() const { return true; }
