@@ -178,11 +178,12 @@ def gem_project(
     >>> gem_project(torch.tensor([1.0, -1.0]), torch.tensor([[0.0, 2.0]]))[0]
     tensor([1., 0.])
     """
+    if slack is not None:
+        # what a row that takes no part holds does not count
+        memory = torch.where((slack != math.inf).unsqueeze(-1), memory, 0.0)
     gram, linear = gram_dot(memory, grad)
     if slack is not None:
         linear = linear + slack.double()
-        # NaN and -inf in a row that takes no part do not count
-        linear = torch.where(slack == math.inf, math.inf, linear)
     dual, status = nnqp(gram, linear, memory_strength, ridge)
     if not always:
         calm = (linear >= 0).all(-1) & (status != NOT_FINITE)
