@@ -219,9 +219,7 @@ def test_a_row_that_takes_no_part_may_hold_anything(backend: str, device: torch.
 
 
 @pytest.mark.parametrize("name", ["zero-row", "opposite", "sum-of-two"])
-def test_impossible_progress_is_infeasible(
-    name: str, backend: str, device: torch.device
-) -> None:
+def test_impossible_progress_is_infeasible(name: str, backend: str, device: torch.device) -> None:
     a, b = torch.randn(2, 30, device=device)
     third = {"zero-row": torch.zeros_like(a), "opposite": -a, "sum-of-two": -a - b}[name]
     grad = torch.randn(30, device=device, requires_grad=True)
@@ -237,7 +235,7 @@ def test_impossible_progress_is_infeasible(
 @pytest.mark.rungs("cpu")
 @pytest.mark.parametrize("case", ["two-columns", "vectors", "blocks", "batch", "ridge"])
 def test_gradcheck(case: str, backend: str, device: torch.device) -> None:
-    batch, t, p, _ = CASES[case]
+    _, t, p, _ = CASES[case]
     if p > 100:
         pytest.skip("finite differences of so many numbers take long")
     tensors, options = make(case, torch.float64, device)
@@ -309,9 +307,7 @@ def test_same_bits_twice(backend: str, device: torch.device) -> None:
 
 @pytest.mark.rungs("cpu")
 @pytest.mark.parametrize("case", ["long", "batch", "many-rows"])
-def test_same_bits_for_any_number_of_threads(
-    case: str, backend: str, device: torch.device
-) -> None:
+def test_same_bits_for_any_number_of_threads(case: str, backend: str, device: torch.device) -> None:
     tensors, options = make(case, torch.float32, device)
     before, runs = torch.get_num_threads(), []
     try:

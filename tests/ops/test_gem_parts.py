@@ -129,9 +129,7 @@ def test_quadratic_problem_against_all_active_sets(
         np.testing.assert_allclose(dual[i].cpu().numpy(), true, rtol=1e-9, atol=1e-10)
 
 
-def test_quadratic_problem_takes_the_symmetric_part(
-    backend: str, device: torch.device
-) -> None:
+def test_quadratic_problem_takes_the_symmetric_part(backend: str, device: torch.device) -> None:
     factor = torch.randn(4, 8, dtype=torch.float64, device=device)
     gram, linear = factor @ factor.mT, torch.randn(4, dtype=torch.float64, device=device)
     skew = torch.randn(4, 4, dtype=torch.float64, device=device)
@@ -149,9 +147,7 @@ def test_agem_is_the_closed_form(backend: str, device: torch.device) -> None:
     calm = (dot >= 0).squeeze(-1)
     assert 0 < calm.sum() < 50
     assert torch.equal(v[calm], grad[calm])
-    assert torch.equal(
-        ops.agem_project(grad, torch.zeros_like(other), backend=backend), grad
-    )
+    assert torch.equal(ops.agem_project(grad, torch.zeros_like(other), backend=backend), grad)
 
 
 PARAMETERS = [(7, 3), (), (5,), (2, 3, 4, 5), (1,), (0,), (700, 60)]
