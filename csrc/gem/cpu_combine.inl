@@ -53,6 +53,7 @@ void combine(const Piece<T>& piece, int64_t t, const double* factor, T* scratch,
 template <typename T>
 void outer(const T* a, const T* b, int64_t t, const double* left, const double* right,
            int64_t count, T* const* rows) {
+  if (count == 0) return;
   for (int64_t i = 0; i < t; ++i) {
     T* const row = rows[i];
     const T f = static_cast<T>(left[i]), g = static_cast<T>(right[i]);
