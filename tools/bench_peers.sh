@@ -5,7 +5,7 @@
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
-PEERS=(natten==0.21.7)
+PEERS=(natten==0.21.7 qpsolvers==4.13.0)
 OUT=${OUT:-build/peers}
 PYTHON=.venv-peers/bin/python
 
