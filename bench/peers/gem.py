@@ -2,8 +2,8 @@
 
 The published method stores the memories with a column for each task, copies them to float64, forms
 the products in numpy and calls quadprog on the dual. Its lower bound is set to 0 and its ridge
-kept, so that everybody computes the same projection. How memories are stored is prepared before timing
-starts; copies that a step makes are timed.
+kept, so that everybody computes the same projection. How memories are stored is prepared before
+timing starts; copies that a step makes are timed.
 """
 
 from __future__ import annotations

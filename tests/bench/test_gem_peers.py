@@ -45,7 +45,7 @@ def test_peer_agrees_with_the_reference(peer: Peer, case: Case) -> None:
     assert verdict.passed, verdict.text
 
 
-@pytest.mark.parametrize("case", CASES[:3], ids=lambda case: case.name)
+@pytest.mark.parametrize("case", [SUITE.cases[0], SUITE.cases[3]], ids=["t10", "agem"])
 def test_every_row_takes_part(case: Case) -> None:
     from saccade import ops
 
