@@ -12,6 +12,11 @@ void check_like(const char* name, const Tensor& tensor, const char* other_name,
                   name, " must have the type and the device of ", other_name, ".");
 }
 
+void check_device(const char* name, const Tensor& tensor, const Tensor& like) {
+  STD_TORCH_CHECK(tensor.device() == like.device(), name,
+                  " must be on the device of the other tensors.");
+}
+
 }  // namespace
 
 Sizes check_problem(const Tensor& memory, const Tensor& grad) {
@@ -24,11 +29,12 @@ Sizes check_problem(const Tensor& memory, const Tensor& grad) {
   return {grad.size(0), memory.size(1), grad.size(1)};
 }
 
-void check_slack(const OptionalTensor& slack, int64_t batch, int64_t rows) {
+void check_slack(const OptionalTensor& slack, int64_t batch, int64_t rows, const Tensor& like) {
   if (!slack.has_value()) return;
   STD_TORCH_CHECK(slack->dim() == 2 && slack->size(0) == batch && slack->size(1) == rows,
                   "slack must have shape [B, t] = [", batch, ", ", rows, "], got ", shape(*slack),
                   ".");
+  check_device("slack", *slack, like);
 }
 
 void check_bounds(double memory_strength, double ridge) {
@@ -38,7 +44,8 @@ void check_bounds(double memory_strength, double ridge) {
                   ridge, ".");
 }
 
-void check_rows(const char* name, const Tensor& tensor, const Sizes& sizes) {
+void check_rows(const char* name, const Tensor& tensor, const Sizes& sizes, const Tensor& like) {
+  check_device(name, tensor, like);
   STD_TORCH_CHECK(
       tensor.dim() == 2 && tensor.size(0) == sizes.batch && tensor.size(1) == sizes.rows, name,
       " must have shape [B, t] = [", sizes.batch, ", ", sizes.rows, "], got ", shape(tensor), ".");
@@ -93,6 +100,15 @@ Tensor with_contiguous_columns(const Tensor& tensor) {
   const int64_t last = tensor.dim() - 1;
   return tensor.stride(last) == 1 || tensor.size(last) <= 1 ? tensor
                                                             : torch::stable::contiguous(tensor);
+}
+
+bool is_contiguous(const Tensor& tensor, int64_t from) {
+  int64_t expected = 1;
+  for (int64_t i = tensor.dim() - 1; i >= from; --i) {
+    if (tensor.size(i) != 1 && tensor.stride(i) != expected) return false;
+    expected *= tensor.size(i);
+  }
+  return true;
 }
 
 double tolerance(ScalarType type) {

@@ -185,7 +185,7 @@ std::tuple<Tensor, Tensor, Tensor, Tensor> forward(const Tensor& grad, const Ten
                                                    double memory_strength, double ridge,
                                                    bool always) {
   const Sizes sizes = check_problem(memory, grad);
-  check_slack(slack, sizes.batch, sizes.rows);
+  check_slack(slack, sizes.batch, sizes.rows, grad);
   check_bounds(memory_strength, ridge);
   const ScalarType type = compute_type("grad", grad);
   const Tensor g = with_contiguous_columns(to_type(grad, type)), m = to_type(memory, type);
@@ -212,7 +212,7 @@ std::tuple<Tensor, Tensor, Tensor> backward(const Tensor& grad_out, const Tensor
                                             double ridge) {
   const Sizes sizes = check_problem(memory, grad_out);
   check_problem(memory, out);
-  check_rows("dual", dual, sizes);
+  check_rows("dual", dual, sizes, memory);
   check_quadratic(gram, dual);
   check_bounds(memory_strength, ridge);
   const ScalarType type = compute_type("grad_out", grad_out);
@@ -291,7 +291,7 @@ std::tuple<Tensor, Tensor> gram_dot(const Tensor& memory, const Tensor& grad) {
 
 Tensor combine(const Tensor& grad, const Tensor& memory, const Tensor& dual) {
   const Sizes sizes = check_problem(memory, grad);
-  check_rows("dual", dual, sizes);
+  check_rows("dual", dual, sizes, memory);
   const ScalarType type = compute_type("grad", grad);
   const Tensor g = with_contiguous_columns(to_type(grad, type)), m = to_type(memory, type);
   const Tensor lambda = to_contiguous(dual, ScalarType::Double);
@@ -356,20 +356,11 @@ void project_lists(std::vector<Tensor>& grads, const std::vector<Tensor>& memory
   project(columns, arguments, dual, status, static_cast<double*>(nullptr));
 }
 
-bool is_contiguous(const Tensor& tensor, int64_t from = 0) {
-  int64_t expected = 1;
-  for (int64_t i = tensor.dim() - 1; i >= from; --i) {
-    if (tensor.size(i) != 1 && tensor.stride(i) != expected) return false;
-    expected *= tensor.size(i);
-  }
-  return true;
-}
-
 std::tuple<Tensor, Tensor> project_(std::vector<Tensor> grads, std::vector<Tensor> memory,
                                     int64_t rows, const OptionalTensor& slack,
                                     double memory_strength, double ridge, bool always) {
   const Lists lists = check_lists(grads, memory, rows);
-  check_slack(slack, 1, rows);
+  check_slack(slack, 1, rows, grads[0]);
   check_bounds(memory_strength, ridge);
   const ScalarType type = compute_type("every tensor of grads", grads[0]);
   std::vector<Tensor> own = grads;

@@ -17,6 +17,8 @@ constexpr double kTiny = 2.2250738585072014e-308;
 constexpr int kStepsAVariable = 50;
 constexpr int kRefinements = 3;
 
+SACCADE_GEM_FUNCTION double magnitude(double x) { return x < 0.0 ? -x : x; }
+
 // Rows are padded to whole vectors; padding holds zeros and stays zero.
 SACCADE_GEM_FUNCTION int64_t padded(int64_t t) { return (t + 3) / 4 * 4; }
 
@@ -71,8 +73,8 @@ SACCADE_GEM_FUNCTION void sweep(const Team& team, const Space& s, int k) {
 template <class Team>
 SACCADE_GEM_FUNCTION bool is_violated(const Team& team, const Space& s, int j, double tolerance) {
   const double* const row = s.gram + int64_t{j} * s.ld;
-  const double size = team.sum(s.t, [&](int i) { return __builtin_fabs(row[i]) * s.x[i]; });
-  return s.residual[j] < -tolerance * (__builtin_fabs(s.linear[j]) + size);
+  const double size = team.sum(s.t, [&](int i) { return magnitude(row[i]) * s.x[i]; });
+  return s.residual[j] < -tolerance * (magnitude(s.linear[j]) + size);
 }
 
 // Makes row j an equality, at the cost of active ones where it must. False: no v satisfies it.
