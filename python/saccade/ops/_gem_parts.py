@@ -78,7 +78,8 @@ def combine(grad: Tensor, memory: Tensor, dual: Tensor, *, backend: str = "auto"
         RuntimeError: the forced backend cannot run.
 
     Notes:
-        One pass, 2 t P flops; summed in float64, rounded once. Deterministic. Gradients are plain torch, of any order.
+        One pass, 2 t P flops; summed in float64, rounded once. Deterministic. Gradients are plain
+        torch, of any order.
 
     Source:
         GEM, arXiv 1706.08840, equation 12.
