@@ -9,7 +9,7 @@ import importlib
 
 from saccade.bench._suite import Suite
 
-OPERATORS = ("logpolar", "neighborhood_attention", "scan")
+OPERATORS = ("gem", "logpolar", "neighborhood_attention", "scan")
 
 
 def load(operator: str) -> Suite:

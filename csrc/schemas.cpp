@@ -65,6 +65,25 @@ STABLE_TORCH_LIBRARY(saccade, m) {
       "bool hard_reset, bool detach_reset, int surrogate, bool smooth, int wanted) "
       "-> (Tensor grad_x, Tensor grad_v0, Tensor grad_tau, Tensor grad_v_threshold, Tensor "
       "grad_weight, Tensor grad_bias, Tensor grad_residual)");
+  // Sums in float64 whatever the inputs; a row whose slack is +inf takes no part. The list form has
+  // one stacked [t, n] memory a gradient, or rows times as many tensors, row after row.
+  m.def(
+      "gem_backward(Tensor grad_out, Tensor memory, Tensor out, Tensor dual, Tensor gram, float "
+      "memory_strength, float ridge) "
+      "-> (Tensor grad_grad, Tensor grad_memory, Tensor grad_slack)");
+  m.def("gem_combine(Tensor grad, Tensor memory, Tensor dual) -> Tensor");
+  m.def(
+      "gem_forward(Tensor grad, Tensor memory, Tensor? slack, float memory_strength, float ridge, "
+      "bool always) "
+      "-> (Tensor out, Tensor dual, Tensor status, Tensor gram)");
+  m.def("gem_gram(Tensor memory, Tensor grad) -> (Tensor gram, Tensor dot)");
+  m.def(
+      "gem_nnqp(Tensor gram, Tensor linear, float lower, float ridge) "
+      "-> (Tensor dual, Tensor status)");
+  m.def(
+      "gem_project_(Tensor(a!)[] grads, Tensor[] memory, int rows, Tensor? slack, float "
+      "memory_strength, float ridge, bool always) "
+      "-> (Tensor dual, Tensor status)");
 
   m.def(
       "na_forward(Tensor query, Tensor key, Tensor value, Tensor? bias, Tensor? additional_keys, "

@@ -7,6 +7,7 @@ cd "$(dirname "$0")/.."
 
 PEERS=(mambapy==1.2.0 natten==0.21.7)
 PEERS=(kornia==0.9.0 kornia_rs==0.2.0 natten==0.21.7 opencv-python-headless==5.0.0.93)
+PEERS=(natten==0.21.7 qpsolvers==4.13.0)
 OUT=${OUT:-build/peers}
 PYTHON=.venv-peers/bin/python
 

@@ -23,6 +23,11 @@ from pathlib import Path
 Hot = tuple[str, str, str]
 HOT: tuple[Hot, ...] = (
     *(
+        ("gem", kernel, f"I{kind}E")
+        for kernel in ("combine_kernel", "dot_kernel", "gram_kernel", "outer_kernel")
+        for kind in ("f", "6__half", "13__nv_bfloat16")
+    ),
+    *(
         ("na", kernel, f"I.*Li{width}E")
         for kernel in ("forward_kernel", "backward_query_kernel", "backward_key_kernel")
         for width in (32, 64)

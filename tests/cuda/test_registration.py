@@ -8,7 +8,19 @@ import torch
 from saccade import _load
 
 
-@pytest.mark.parametrize("name", ["na_forward", "na_backward"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "gem_backward",
+        "gem_combine",
+        "gem_forward",
+        "gem_gram",
+        "gem_nnqp",
+        "gem_project_",
+        "na_backward",
+        "na_forward",
+    ],
+)
 def test_kernels_are_in_the_dispatcher(name: str) -> None:
     if not _load.has("_C_cuda"):
         pytest.skip(_load.reason("_C_cuda"))

@@ -33,8 +33,18 @@ def load_tool() -> ModuleType:
 tool = load_tool()
 
 WINDOW_KERNELS = ["attend", "differentiate_queries", "differentiate_keys"]
+PROJECTION_KERNELS = [
+    "multiply_rows",
+    "solve_quadratics",
+    "combine_rows",
+    "multiply_gradient",
+    "solve_active",
+    "differentiate_rows",
+]
 # operator, case, and the kernels of its forward and backward
 CASES = [
+    ("gem", "t10", PROJECTION_KERNELS),
+    ("gem", "t20-slack", PROJECTION_KERNELS),
     ("neighborhood_attention", "2d-k7-bias", [*WINDOW_KERNELS, "differentiate_bias"]),
     (
         "neighborhood_attention",

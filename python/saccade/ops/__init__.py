@@ -1,11 +1,13 @@
 """The operators as functions: checked, differentiable, each on the fastest rung that can run."""
 
+from saccade.ops._gem_parts import combine, gram_dot, nnqp
 from saccade.ops._natten import na1d, na2d, na3d
 from saccade.ops._scan_conv import causal_conv1d, causal_conv1d_update
 from saccade.ops._scan_ssd import ssd_scan
 from saccade.ops._select import explain
 from saccade.ops.kan import group_rational, kan_basis, kan_linear
 from saccade.ops._spike_linear import spike_linear
+from saccade.ops.gem import agem_project, gem_project, gem_project_
 from saccade.ops.kan import kan_basis, kan_linear
 from saccade.ops.logpolar import logpolar_inverse, logpolar_sample
 from saccade.ops.neighborhood_attention import merge_attentions, neighborhood_attention
@@ -20,6 +22,12 @@ __all__ = [
     "affine_lif",
     "explain",
     "group_rational",
+    "agem_project",
+    "combine",
+    "explain",
+    "gem_project",
+    "gem_project_",
+    "gram_dot",
     "kan_basis",
     "kan_linear",
     "logpolar_inverse",
@@ -33,4 +41,5 @@ __all__ = [
     "selective_scan",
     "ssd_scan",
     "spike_linear",
+    "nnqp",
 ]

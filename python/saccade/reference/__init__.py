@@ -1,6 +1,7 @@
 """Every operator in plain torch: float64-capable, differentiable, the truth of the tests."""
 
 from saccade.reference.kan import group_rational, kan_basis, kan_linear
+from saccade.reference.gem import combine, gem_project, gram_dot, nnqp
 from saccade.reference.kan import kan_basis, kan_linear
 from saccade.reference.logpolar import logpolar_inverse, logpolar_sample
 from saccade.reference.neighborhood_attention import neighborhood_attention
@@ -24,3 +25,12 @@ __all__ = [
 from saccade.reference.spiking import lif, spike_linear
 
 __all__ = ["kan_basis", "kan_linear", "lif", "neighborhood_attention", "spike_linear"]
+__all__ = [
+    "combine",
+    "gem_project",
+    "gram_dot",
+    "kan_basis",
+    "kan_linear",
+    "neighborhood_attention",
+    "nnqp",
+]

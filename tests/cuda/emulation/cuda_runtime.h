@@ -170,6 +170,8 @@ T trade(T value, unsigned lane_to_read, unsigned width) {
 
 inline void __syncthreads() { emulation::barrier(&emulation::block_barrier); }
 
+inline void __syncwarp(unsigned = 0) { emulation::barrier(&emulation::warp_barrier); }
+
 template <class T>
 T __shfl_sync(unsigned, T value, int lane, int width = 32) {
   return emulation::trade(value, static_cast<unsigned>(lane), static_cast<unsigned>(width));

@@ -1,0 +1,1 @@
+"""Kernels of the gradient projection; `saccade.triton_kernels.gem` calls them."""
