@@ -10,6 +10,20 @@
 STABLE_TORCH_LIBRARY(saccade, m) {
   m.def("isa() -> str");
 
+  // weight [h, O, I, n]; points and scales by basis: see kan/bind.h. Unwanted gradients are empty.
+  m.def(
+      "kan_forward(Tensor x, Tensor weight, Tensor? base_weight, Tensor? bias, Tensor? points, "
+      "Tensor? scales, int basis, int[] options) -> Tensor");
+  m.def(
+      "kan_backward(Tensor grad_out, Tensor x, Tensor weight, Tensor? base_weight, Tensor? points, "
+      "Tensor? scales, int basis, int[] options, int[] wanted) "
+      "-> (Tensor grad_x, Tensor grad_weight, Tensor grad_base_weight, Tensor grad_bias, Tensor "
+      "grad_points, Tensor grad_scales)");
+  m.def("kan_rational_forward(Tensor x, Tensor numerator, Tensor denominator) -> Tensor");
+  m.def(
+      "kan_rational_backward(Tensor grad_out, Tensor x, Tensor numerator, Tensor denominator) "
+      "-> (Tensor grad_x, Tensor grad_numerator, Tensor grad_denominator)");
+
   m.def(
       "na_forward(Tensor query, Tensor key, Tensor value, Tensor? bias, Tensor? additional_keys, "
       "Tensor? additional_values, int[] kernel_size, int[] stride, int[] dilation, int[] "

@@ -183,12 +183,6 @@ MISTAKES: list[tuple[str, dict[str, Any], type[Exception], str]] = [
     ("bias of another shape", {"bias": torch.zeros(5)}, ValueError, r"\(7,\), got \(5,\)"),
     ("unknown basis", {"basis": "sine"}, ValueError, "sine"),
     (
-        "planned basis",
-        {"basis": "bspline"},
-        NotImplementedError,
-        '"bspline" has not landed; this version has "rswaf"',
-    ),
-    (
         "unknown option",
         {"width": 2.0},
         TypeError,
@@ -227,7 +221,7 @@ def test_mistakes_get_a_sentence(change: dict[str, Any], error: type[Exception],
 
 
 def test_basis_alone_checks_too() -> None:
-    with pytest.raises(NotImplementedError, match="fourier"):
-        kan_basis(X, "fourier")
+    with pytest.raises(ValueError, match="sine"):
+        kan_basis(X, "sine")
     with pytest.raises(ValueError, match=r"got \(0,\)"):
         kan_basis(X, "rswaf", centres=[])
