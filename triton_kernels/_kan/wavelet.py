@@ -16,14 +16,14 @@ PI = tl.constexpr(3.141592653589793)
 def psi(z, KIND: tl.constexpr):
     """The mother wavelet: 0 Mexican hat, 1 Morlet, 2 derivative of Gaussian, 3 Meyer, 4 Shannon."""
     if KIND == 0:
-        return HAT * (z * z - 1.0) * tl.exp(-0.5 * z * z)
+        return (z * z - 1.0) * tl.exp(-0.5 * z * z) * HAT
     elif KIND == 1:
         return tl.cos(5.0 * z) * tl.exp(-0.5 * z * z)
     elif KIND == 2:
         return -z * tl.exp(-0.5 * z * z)
     elif KIND == 3:
         v = tl.abs(z)
-        value = tl.sin(PI * v) * tl.cos(0.5 * PI * _step(v))
+        value = tl.sin(v * PI) * tl.cos(_step(v) * (0.5 * PI))
         return tl.where(v < 1.0, value, 0.0 * z)
     else:
         near = tl.where(z == 0.0, 1.0, z)
@@ -34,7 +34,7 @@ def psi(z, KIND: tl.constexpr):
 def psi_slope(z, KIND: tl.constexpr):
     """The derivative of `psi`."""
     if KIND == 0:
-        return HAT * z * (3.0 - z * z) * tl.exp(-0.5 * z * z)
+        return z * (3.0 - z * z) * tl.exp(-0.5 * z * z) * HAT
     elif KIND == 1:
         return -(5.0 * tl.sin(5.0 * z) + z * tl.cos(5.0 * z)) * tl.exp(-0.5 * z * z)
     elif KIND == 2:
@@ -45,9 +45,9 @@ def psi_slope(z, KIND: tl.constexpr):
         fall = 1.0 - t
         # of the step's argument 2 v - 1
         rise = 2.0 * 140.0 * t * t * t * fall * fall * fall
-        angle = 0.5 * PI * _step(v)
-        value = PI * tl.cos(PI * v) * tl.cos(angle)
-        value -= 0.5 * PI * rise * tl.sin(PI * v) * tl.sin(angle)
+        angle = _step(v) * (0.5 * PI)
+        value = tl.cos(v * PI) * tl.cos(angle) * PI
+        value -= rise * tl.sin(v * PI) * tl.sin(angle) * (0.5 * PI)
         sign = tl.where(z > 0.0, 1.0, tl.where(z < 0.0, -1.0, 0.0))
         return tl.where(v < 1.0, sign * value, 0.0 * z)
     else:
