@@ -58,22 +58,27 @@ def _around_gradient(adjoints, around, x, ORDER: tl.constexpr):
         grads = grads + (tl.zeros_like(x),)  # noqa: RUF005
     values = adjoints
     for step in tl.static_range(0, ORDER):
-        d: tl.constexpr = ORDER - step
-        lower = triangle(x, around, d - 1, ORDER)
-        below = ()
-        for r in tl.static_range(0, d):
-            low = around[ORDER + r - d]
-            high = around[ORDER + r]
-            gap = high - low
-            share = quotient(lower[r], gap)
-            # value r has (high - x) share, value r + 1 has (x - low) share
-            of_share = values[r] * (high - x) + values[r + 1] * (x - low)
-            of_gap = -quotient(of_share * share, gap)
-            grads = _add_at(grads, ORDER + r, values[r] * share + of_gap, 2 * ORDER)
-            grads = _add_at(grads, ORDER + r - d, -values[r + 1] * share - of_gap, 2 * ORDER)
-            below = below + (quotient(of_share, gap),)  # noqa: RUF005
-        values = below
+        values, grads = _lower(values, grads, around, x, ORDER - step, ORDER)
     return grads
+
+
+@triton.jit
+def _lower(values, grads, around, x, LEVEL: tl.constexpr, ORDER: tl.constexpr):
+    """From the gradients of the values of one order to those of the order below, and of knots."""
+    lower = triangle(x, around, LEVEL - 1, ORDER)
+    below = ()
+    for r in tl.static_range(0, LEVEL):
+        low = around[ORDER + r - LEVEL]
+        high = around[ORDER + r]
+        gap = high - low
+        share = quotient(lower[r], gap)
+        # value r has (high - x) share, value r + 1 has (x - low) share
+        of_share = values[r] * (high - x) + values[r + 1] * (x - low)
+        of_gap = -quotient(of_share * share, gap)
+        grads = _add_at(grads, ORDER + r, values[r] * share + of_gap, 2 * ORDER)
+        grads = _add_at(grads, ORDER + r - LEVEL, -values[r + 1] * share - of_gap, 2 * ORDER)
+        below = below + (quotient(of_share, gap),)  # noqa: RUF005
+    return below, grads
 
 
 @triton.jit

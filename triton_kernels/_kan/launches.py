@@ -24,7 +24,7 @@ from saccade.triton_kernels._launch import Launch
 
 ROWS = 64
 # Inputs x functions of a tile: what a product sums over in one step.
-DEPTH = 64
+DEPTH = 32
 # A weight gradient whose tiles do not fill a GPU shares its rows out, by sizes alone.
 WANTED_PROGRAMS = 512
 LEAST_STEPS = 4
@@ -78,7 +78,7 @@ def forward_launch(
         "outputs": outputs,
     }
     # an edge's wavelet is evaluated by every row: a small tile keeps it in registers
-    width = _width(outputs, 32 if basis == WAVELET else 128)
+    width = _width(outputs, 32 if basis == WAVELET else _most_outputs(weight))
     constants = {"ROWS": ROWS, "OUTPUTS": width, "BASE_INPUTS": DEPTH, "PRECISION": "ieee"}
     grid = heads * triton.cdiv(rows, ROWS) * triton.cdiv(outputs, width)
     if basis == WAVELET:
@@ -86,7 +86,7 @@ def forward_launch(
         return Launch(transform_edges, grid, arguments, constants | {"KIND": options[0]}, 4, 2), out
     arguments |= _functions(x, weight, points, scales, basis)
     constants |= _basis(basis, options) | _depth(weight.shape[3])
-    return Launch(transform, grid, arguments, constants, 8 if width > 64 else 4, 2), out
+    return Launch(transform, grid, arguments, constants, _warps(weight, width), 2), out
 
 
 def backward_launches(
@@ -219,8 +219,9 @@ def _input_gradient(
     constants = {"ROWS": ROWS, "OUTPUTS": 32, **_basis(basis, options), **depth}
     grid = heads * triton.cdiv(rows, ROWS) * triton.cdiv(inputs, depth["INPUTS"])
     return Launch(
-        differentiate_inputs, grid, arguments, constants | {"PRECISION": "ieee"}, 4, 2
-    )
+        differentiate_inputs, grid, arguments, constants | {"PRECISION": "ieee"},
+        _warps(weight, 16), 2,
+    )  # fmt: skip
 
 
 def _weight_gradient(
@@ -237,7 +238,7 @@ def _weight_gradient(
     heads, rows, inputs = x.shape
     outputs = target.shape[1]
     depth = _depth(target.shape[3] if target.dim() == 4 else 1)
-    width = _width(outputs, 128)
+    width = _width(outputs, _most_outputs(grad_out))
     count = target.shape[3] if target.dim() == 4 else 1
     tiles = heads * triton.cdiv(outputs, width) * triton.cdiv(inputs, depth["INPUTS"])
     tiles *= triton.cdiv(count, depth["FUNCTIONS"])
@@ -263,7 +264,7 @@ def _weight_gradient(
     constants = {"ROWS": 32, "OUTPUTS": width, **_basis(basis, options), **depth}
     return Launch(
         differentiate_weights, tiles * shares, arguments, constants | {"PRECISION": "ieee"},
-        8 if width > 64 else 4, 2,
+        _warps(grad_out, width), 2,
     )  # fmt: skip
 
 
@@ -325,6 +326,15 @@ def _shares(tiles: int, rows: int, step: int) -> int:
 
 def _width(size: int, most: int) -> int:
     return int(min(most, max(16, triton.next_power_of_2(size))))
+
+
+def _most_outputs(tensor: Tensor) -> int:
+    return 64 if tensor.dtype == torch.float32 else 128
+
+
+def _warps(tensor: Tensor, width: int) -> int:
+    """float32 products are made by every thread for itself, in registers."""
+    return 8 if width > 64 or tensor.dtype == torch.float32 else 4
 
 
 def _depth(count: int) -> dict[str, int]:
