@@ -6,6 +6,7 @@
 
 #include <ucontext.h>
 
+#include <algorithm>
 #include <cmath>
 #include <cstdint>
 #include <cstdio>
@@ -36,7 +37,17 @@ inline float2 make_float2(float x, float y) { return {x, y}; }
 using std::exp2f;
 using std::fmaf;
 using std::fmaxf;
+using std::fminf;
 using std::log2f;
+using std::max;
+using std::min;
+using std::rintf;
+
+inline float __fdividef(float x, float y) { return x / y; }
+inline void sincospif(float x, float* sine, float* cosine) {
+  *sine = static_cast<float>(std::sin(M_PI * x));
+  *cosine = static_cast<float>(std::cos(M_PI * x));
+}
 
 inline int __float_as_int(float x) {
   int bits;
