@@ -207,7 +207,7 @@ MISTAKES: list[tuple[str, dict[str, Any], type[Exception], str]] = [
         r"got \(8,\)",
     ),
     ("unknown backend", {"backend": "gpu"}, ValueError, "gpu"),
-    ("backend without a kernel", {"backend": "cpu"}, RuntimeError, "no cpu kernel"),
+    ("backend that cannot run", {"backend": "cuda"}, RuntimeError, "cannot run"),
 ]
 
 

@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from saccade import _load
 from saccade.ops import _kan_checks as _arguments
 from saccade.ops._autocast import autocast, autocast_dtype
 from saccade.ops._kan_op import (
@@ -20,7 +21,14 @@ from saccade.ops._kan_op import (
 from saccade.ops._select import offer, select_reverse_mode
 from saccade.reference import kan as reference
 
-offer("kan")
+
+def _cpu(x: Tensor) -> str | None:
+    if x.device.type not in ("cpu", "meta"):
+        return f"the tensors are on {x.device}"
+    return None if _load.has("_C") else _load.reason("_C")
+
+
+offer("kan", cpu=_cpu)
 
 
 def kan_basis(x: Tensor, basis: str, **options: Any) -> Tensor:
