@@ -1,7 +1,7 @@
 // Products of small matrices on a warp's tensor cores, for sm_80 and newer. Lane 4 g + t holds the
-// elements of rows g and g + 8 of A, of column g of B, and of columns 2 t and 2 t + 1 of the result;
-// t alone decides which of the k it holds, so a caller may deal out k as it likes, the same way for
-// A and B.
+// elements of rows g and g + 8 of A, of column g of B, and of columns 2 t and 2 t + 1 of the
+// result; t alone decides which of the k it holds, so a caller may deal out k as it likes, the same
+// way for A and B.
 #pragma once
 
 #include <type_traits>
@@ -40,8 +40,8 @@ __device__ __forceinline__ void mma_tf32(MmaTile& d, const uint32_t (&a)[4],
 }
 #endif
 
-// The float32 nearest to x that TF32 holds exactly; an infinity stays one. A NaN may be lost, but not
-// from x - rounded_tf32(x).
+// The float32 nearest to x that TF32 holds exactly; an infinity stays one. A NaN may be lost, but
+// not from x - rounded_tf32(x).
 __device__ __forceinline__ float rounded_tf32(float x) {
   return __int_as_float((__float_as_int(x) + 0x1000) & static_cast<int>(0xffffe000u));
 }

@@ -4,15 +4,13 @@
 
 #include "kan/cuda_spline.cuh"
 
-namespace saccade::kan {
+namespace saccade::kan_gpu {
 
 constexpr float kLog2E = 1.4426950408889634f;
 
 __device__ __forceinline__ float exponential(float x) { return exp2f(x * kLog2E); }
 
-__device__ __forceinline__ float sigmoid(float x) {
-  return __fdividef(1.f, 1.f + exponential(-x));
-}
+__device__ __forceinline__ float sigmoid(float x) { return __fdividef(1.f, 1.f + exponential(-x)); }
 
 __device__ __forceinline__ float silu(float x) { return x * sigmoid(x); }
 
@@ -24,10 +22,9 @@ __device__ __forceinline__ float silu_slope(float x) {
 __device__ __forceinline__ float hyperbolic_tangent(float x) {
   const float size = fabsf(x), small = exponential(-2.f * size);
   // near 0 the quotient has the rounding of 1, and the series has none
-  const float value =
-      size < 0.05f
-          ? size * (1.f - size * size * (0.33333334f - size * size * 0.13333334f))
-          : __fdividef(1.f - small, 1.f + small);
+  const float value = size < 0.05f
+                          ? size * (1.f - size * size * (0.33333334f - size * size * 0.13333334f))
+                          : __fdividef(1.f - small, 1.f + small);
   return x < 0.f ? -value : value;
 }
 
@@ -167,4 +164,4 @@ cudaError_t dispatch(Dtype dtype, F f) {
   }
 }
 
-}  // namespace saccade::kan
+}  // namespace saccade::kan_gpu

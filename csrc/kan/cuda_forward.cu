@@ -4,7 +4,7 @@
 // GPU, the functions are split over blocks, whose sums are added in order.
 #include "kan/cuda_plan.cuh"
 
-namespace saccade::kan {
+namespace saccade::kan_gpu {
 namespace {
 
 // Features of a chunk as rows: 128 rows, 4 units each.
@@ -36,7 +36,7 @@ __device__ __forceinline__ void fill_features(const Layer& l, const Plan& plan, 
 }
 
 template <class T>
-__global__ void __launch_bounds__(kThreads, 2)
+__global__ void __launch_bounds__(kThreads, kResident<T>)
     forward_kernel(const __grid_constant__ Forward f, const __grid_constant__ Plan plan) {
   const Layer& l = f.layer;
   T* const shared = cuda::dynamic_shared<T>();
@@ -93,4 +93,4 @@ cudaError_t forward(const Forward& f, cudaStream_t stream) {
                    stream);
 }
 
-}  // namespace saccade::kan
+}  // namespace saccade::kan_gpu

@@ -1,15 +1,16 @@
-// Gradients of x, and of centres, widths and knots. A block owns 128 rows and the functions of a few
-// inputs and walks the outputs; what it gets is the gradient of the features, which stays in shared
-// memory until every sum that wants it has used it up. Sums over rows go to a slot of the block.
+// Gradients of x, and of centres, widths and knots. A block owns 128 rows and the functions of a
+// few inputs and walks the outputs; what it gets is the gradient of the features, which stays in
+// shared memory until every sum that wants it has used it up. Sums over rows go to a slot of the
+// block.
 #include "kan/cuda_plan.cuh"
 
-namespace saccade::kan {
+namespace saccade::kan_gpu {
 namespace {
 
-constexpr int kPitch = kRows + 4;             // of the features' gradient in shared memory
-constexpr int kAdjoints = kReach + 1;         // values of a spline at a point
-constexpr int kMoves = 2 * kReach + 3;        // knots around a point, one that it was clamped to
-constexpr int kAtOnce = kRows / (kMoves + 2); // inputs whose knots are summed together
+constexpr int kPitch = kRows + 4;              // of the features' gradient in shared memory
+constexpr int kAdjoints = kReach + 1;          // values of a spline at a point
+constexpr int kMoves = 2 * kReach + 3;         // knots around a point, one that it was clamped to
+constexpr int kAtOnce = kRows / (kMoves + 2);  // inputs whose knots are summed together
 
 struct Shared {
   float* gradient;  // [128, kPitch]
@@ -172,84 +173,16 @@ __device__ __forceinline__ void sum_knots(const Backward& b, const Plan& plan, i
   }
 }
 
-template <class T>
-__global__ void __launch_bounds__(kThreads, 2)
-    input_gradient_kernel(const __grid_constant__ Backward b, const __grid_constant__ Plan plan,
-                          int groups) {
-  const Layer& l = b.layer;
-  T* const tiles = cuda::dynamic_shared<T>();
-  Shared shared;
-  shared.gradient = cuda::dynamic_shared<float>();
-  shared.sums = shared.gradient + kRows * kPitch;
-  shared.adjoints = shared.sums + kRows * plan.inputs_per_block;
-  int64_t block = blockIdx.x;
-  const int group = static_cast<int>(block % groups);
-  block /= groups;
-  const int row = static_cast<int>(block % plan.row_tiles);
-  const int head = static_cast<int>(block / plan.row_tiles);
-  const int64_t line = int64_t{head} * plan.row_tiles + row;
-  const bool spline = l.basis.code == kBspline, knots = spline && b.point_slots != nullptr;
-  const bool parameters = !spline && (b.point_slots != nullptr || b.scale_slots != nullptr);
-  const T* const grad = static_cast<const T*>(b.grad_rows) + line * plan.output_depth * kTile;
-  const int all_columns = plan.columns + plan.base_columns;
-
-#pragma unroll 1
-  for (int pass = 0; pass < plan.passes; ++pass) {
-    const int column = group * plan.passes + pass;
-    const T* const weight = static_cast<const T*>(b.weight) +
-                            (int64_t{head} * all_columns + column) * plan.output_depth * kTile;
-    {
-      Results results;
-      accumulate<T>(
-          tiles, 0, plan.output_depth,
-          [&](int chunk, T* left, T* right) {
-            copy_tile(left, grad + int64_t{chunk} * kTile);
-            copy_tile(right, weight + int64_t{chunk} * kTile);
-          },
-          results);
-      for_each_result(results, [&](int down, int across, float value) {
-        shared.gradient[down * kPitch + across] = value;
-      });
-    }
-    __syncthreads();
-    use_pass(l, plan, head, row * kRows, column, b.grad_x != nullptr, knots, shared);
-    if (parameters)
-      sum_parameters(b, plan, head, row * kRows, column, line * groups + group, shared);
-    __syncthreads();
-  }
-
-  const int first_input = group * plan.inputs_per_block;
-  if (b.grad_x != nullptr) {
-#pragma unroll 1
-    for (int at = static_cast<int>(threadIdx.x); at < kRows * plan.inputs_per_block;
-         at += kThreads) {
-      const int r = row * kRows + at / plan.inputs_per_block;
-      const int input = first_input + at % plan.inputs_per_block;
-      if (r >= l.rows || input >= l.inputs) continue;
-      const int64_t to = (int64_t{head} * l.rows + r) * l.inputs + input;
-      const float base = b.base_grad != nullptr ? b.base_grad[to] : 0.f;
-      store_number(b.grad_x, l.x_dtype, to, shared.sums[at] + base);
-    }
-  }
-  if (knots) sum_knots(b, plan, head, row * kRows, first_input, line, shared);
-}
-
-// The silu term's share of grad_x, to base_grad: 128 rows and 128 inputs a block.
-template <class T>
-__global__ void __launch_bounds__(kThreads, 2)
-    base_gradient_kernel(const __grid_constant__ Backward b, const __grid_constant__ Plan plan) {
-  const Layer& l = b.layer;
-  int64_t block = blockIdx.x;
-  const int column = static_cast<int>(block % plan.base_columns);
-  block /= plan.base_columns;
-  const int row = static_cast<int>(block % plan.row_tiles);
-  const int head = static_cast<int>(block / plan.row_tiles);
-  const T* const grad = static_cast<const T*>(b.grad_rows) +
-                        (int64_t{head} * plan.row_tiles + row) * plan.output_depth * kTile;
-  const int all_columns = plan.columns + plan.base_columns;
+// The product of a tile of rows of grad_out (numbered over the heads) and a block of columns.
+template <class T, class Store>
+__device__ __forceinline__ void multiply_grad(const Backward& b, const Plan& plan, int line,
+                                              int column, Store store) {
+  const int64_t all_columns = plan.columns + plan.base_columns;
+  const T* const grad =
+      static_cast<const T*>(b.grad_rows) + int64_t{line} * plan.output_depth * kTile;
   const T* const weight =
       static_cast<const T*>(b.weight) +
-      (int64_t{head} * all_columns + plan.columns + column) * plan.output_depth * kTile;
+      (line / plan.row_tiles * all_columns + column) * plan.output_depth * kTile;
   Results results;
   accumulate<T>(
       cuda::dynamic_shared<T>(), 0, plan.output_depth,
@@ -258,8 +191,64 @@ __global__ void __launch_bounds__(kThreads, 2)
         copy_tile(right, weight + int64_t{chunk} * kTile);
       },
       results);
-  for_each_result(results, [&](int down, int across, float value) {
-    const int r = row * kRows + down, input = column * kRows + across;
+  for_each_result(results, store);
+}
+
+template <class T>
+__global__ void __launch_bounds__(kThreads, kResident<T>)
+    input_gradient_kernel(const __grid_constant__ Backward b, const __grid_constant__ Plan plan,
+                          int groups) {
+  const Layer& l = b.layer;
+  Shared shared;
+  shared.gradient = cuda::dynamic_shared<float>();
+  shared.sums = shared.gradient + kRows * kPitch;
+  shared.adjoints = shared.sums + kRows * plan.inputs_per_block;
+  const int group = static_cast<int>(blockIdx.x) % groups;
+  const int line = static_cast<int>(blockIdx.x) / groups;
+  const int head = line / plan.row_tiles, first_row = line % plan.row_tiles * kRows;
+
+#pragma unroll 1
+  for (int pass = 0; pass < plan.passes; ++pass) {
+    const int column = group * plan.passes + pass;
+    multiply_grad<T>(b, plan, line, column, [&](int down, int across, float value) {
+      shared.gradient[down * kPitch + across] = value;
+    });
+    __syncthreads();
+    const bool spline = l.basis.code == kBspline;
+    use_pass(l, plan, head, first_row, column, b.grad_x != nullptr,
+             spline && b.point_slots != nullptr, shared);
+    if (!spline && (b.point_slots != nullptr || b.scale_slots != nullptr))
+      sum_parameters(b, plan, head, first_row, column, int64_t{line} * groups + group, shared);
+    __syncthreads();
+  }
+
+  const int first_input = group * plan.inputs_per_block;
+  if (b.grad_x != nullptr) {
+#pragma unroll 1
+    for (int at = static_cast<int>(threadIdx.x); at < kRows * plan.inputs_per_block;
+         at += kThreads) {
+      const int r = first_row + at / plan.inputs_per_block;
+      const int input = first_input + at % plan.inputs_per_block;
+      if (r >= l.rows || input >= l.inputs) continue;
+      const int64_t to = (int64_t{head} * l.rows + r) * l.inputs + input;
+      const float base = b.base_grad != nullptr ? b.base_grad[to] : 0.f;
+      store_number(b.grad_x, l.x_dtype, to, shared.sums[at] + base);
+    }
+  }
+  if (l.basis.code == kBspline && b.point_slots != nullptr)
+    sum_knots(b, plan, head, first_row, first_input, line, shared);
+}
+
+// The silu term's share of grad_x, to base_grad: 128 rows and 128 inputs a block.
+template <class T>
+__global__ void __launch_bounds__(kThreads, kResident<T>)
+    base_gradient_kernel(const __grid_constant__ Backward b, const __grid_constant__ Plan plan) {
+  const Layer& l = b.layer;
+  const int column = static_cast<int>(blockIdx.x) % plan.base_columns;
+  const int line = static_cast<int>(blockIdx.x) / plan.base_columns;
+  const int head = line / plan.row_tiles, first_row = line % plan.row_tiles * kRows;
+  multiply_grad<T>(b, plan, line, plan.columns + column, [&](int down, int across, float value) {
+    const int r = first_row + down, input = column * kRows + across;
     if (r >= l.rows || input >= l.inputs) return;
     const int64_t at = (int64_t{head} * l.rows + r) * l.inputs + input;
     b.base_grad[at] = value * silu_slope(load_number(l.x, l.x_dtype, at));
@@ -271,7 +260,8 @@ __global__ void __launch_bounds__(kThreads, 2)
 cudaError_t input_gradient(const Backward& b, cudaStream_t stream) {
   const Layer& l = b.layer;
   const Plan plan(l);
-  const bool functions = b.grad_x != nullptr || b.point_slots != nullptr || b.scale_slots != nullptr;
+  const bool functions =
+      b.grad_x != nullptr || b.point_slots != nullptr || b.scale_slots != nullptr;
   cudaError_t error = pack_grad_rows(l, b.grad_out, b.grad_rows, stream);
   if (error == cudaSuccess) error = pack_weight(l, b.weight, stream);
   if (error != cudaSuccess) return error;
@@ -314,4 +304,4 @@ cudaError_t input_gradient(const Backward& b, cudaStream_t stream) {
   return error;
 }
 
-}  // namespace saccade::kan
+}  // namespace saccade::kan_gpu

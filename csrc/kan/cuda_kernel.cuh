@@ -6,7 +6,7 @@
 
 #include <cstdint>
 
-namespace saccade::kan {
+namespace saccade::kan_gpu {
 
 enum class Dtype { kFloat, kHalf, kBfloat16 };
 
@@ -97,4 +97,4 @@ cudaError_t backward(const Backward& call, cudaStream_t stream);
 cudaError_t rational_forward(const Rational& call, cudaStream_t stream);
 cudaError_t rational_backward(const Rational& call, cudaStream_t stream);
 
-}  // namespace saccade::kan
+}  // namespace saccade::kan_gpu

@@ -1,8 +1,8 @@
-// Operands as the products read them: chunk after chunk of a tile of rows, each as it lies in shared
-// memory. One pass over a weight or a gradient, whatever their strides.
+// Operands as the products read them: chunk after chunk of a tile of rows, each as it lies in
+// shared memory. One pass over a weight or a gradient, whatever their strides.
 #include "kan/cuda_plan.cuh"
 
-namespace saccade::kan {
+namespace saccade::kan_gpu {
 namespace {
 
 constexpr int kPackThreads = 256;
@@ -83,16 +83,15 @@ __global__ void __launch_bounds__(kPackThreads)
     cuda::Vector<T> v;
 #pragma unroll
     for (int i = 0; i < vector; ++i)
-      v.element[i] = cuda::from_float<T>(
-          source(plan, head, row_tile * kRows + row, chunk, t, first + i));
+      v.element[i] =
+          cuda::from_float<T>(source(plan, head, row_tile * kRows + row, chunk, t, first + i));
     *reinterpret_cast<cuda::Vector<T>*>(packed + p * vector) = v;
   }
 }
 
 template <class T, class Source>
 cudaError_t pack(const Source& source, void* packed, int tiles, int chunks, cudaStream_t stream) {
-  const int64_t pieces =
-      int64_t{source.layer.heads} * tiles * chunks * (kTile / cuda::kVector<T>);
+  const int64_t pieces = int64_t{source.layer.heads} * tiles * chunks * (kTile / cuda::kVector<T>);
   if (pieces == 0) return cudaSuccess;
   return cuda::launch(pack_kernel<T, Source>, most_blocks(ceil_div<int64_t>(pieces, kPackThreads)),
                       kPackThreads, 0, stream, source, static_cast<T*>(packed), tiles, chunks,
@@ -130,9 +129,9 @@ cudaError_t pack_grad_columns(const Layer& layer, const void* grad_out, void* pa
                               cudaStream_t stream) {
   const Plan plan(layer);
   return dispatch(layer.dtype, [&]<class T>(T) {
-    return pack<T>(Grad<T, true>{layer, static_cast<const T*>(grad_out)}, packed,
-                   plan.output_tiles, plan.row_depth, stream);
+    return pack<T>(Grad<T, true>{layer, static_cast<const T*>(grad_out)}, packed, plan.output_tiles,
+                   plan.row_depth, stream);
   });
 }
 
-}  // namespace saccade::kan
+}  // namespace saccade::kan_gpu

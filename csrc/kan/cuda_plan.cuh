@@ -1,11 +1,11 @@
-// How a layer is cut into tiles: units of 8 functions, chunks of k, blocks of columns, splits. All of
-// it depends on the sizes alone.
+// How a layer is cut into tiles: units of 8 functions, chunks of k, blocks of columns, splits. All
+// of it depends on the sizes alone.
 #pragma once
 
 #include "kan/cuda_basis.cuh"
 #include "kan/cuda_tile.cuh"
 
-namespace saccade::kan {
+namespace saccade::kan_gpu {
 
 constexpr int kWantedBlocks = 264;  // two a multiprocessor of a large GPU
 constexpr int kLeastChunks = 4;     // of a split
@@ -104,4 +104,4 @@ cudaError_t sum_slots(const float* slots, int64_t count, int64_t step, const Tar
 Target contiguous_target(void* data, Dtype dtype, int64_t n);
 Target edge_target(const Edges& edges, const Layer& layer, int count);
 
-}  // namespace saccade::kan
+}  // namespace saccade::kan_gpu

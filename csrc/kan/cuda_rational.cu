@@ -3,7 +3,7 @@
 // added within the block in a fixed order, and go to a slot of the block.
 #include "kan/cuda_plan.cuh"
 
-namespace saccade::kan {
+namespace saccade::kan_gpu {
 namespace {
 
 constexpr int kShare = 8192;      // elements of a block, at least
@@ -21,8 +21,7 @@ __device__ __forceinline__ Coefficients load_coefficients(const Rational& p, int
   const T* const b =
       static_cast<const T*>(p.b) + (p.shared_denominator ? 0 : group * p.denominator);
 #pragma unroll
-  for (int k = 0; k < kMostNumerator; ++k)
-    c.a[k] = k < p.numerator ? cuda::to_float(a[k]) : 0.f;
+  for (int k = 0; k < kMostNumerator; ++k) c.a[k] = k < p.numerator ? cuda::to_float(a[k]) : 0.f;
 #pragma unroll
   for (int k = 0; k < kMostDenominator; ++k)
     c.b[k] = k < p.denominator ? cuda::to_float(b[k]) : 0.f;
@@ -203,4 +202,4 @@ cudaError_t rational_backward(const Rational& p, cudaStream_t stream) {
   return error;
 }
 
-}  // namespace saccade::kan
+}  // namespace saccade::kan_gpu

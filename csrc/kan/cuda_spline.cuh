@@ -7,7 +7,7 @@
 #include "common/cuda_device.cuh"
 #include "kan/cuda_kernel.cuh"
 
-namespace saccade::kan {
+namespace saccade::kan_gpu {
 
 constexpr int kReach = kMostOrder;  // knots on either side of a point that a function depends on
 
@@ -142,4 +142,4 @@ __device__ __forceinline__ void knot_gradients(const SplinePoint& p, int order,
   }
 }
 
-}  // namespace saccade::kan
+}  // namespace saccade::kan_gpu

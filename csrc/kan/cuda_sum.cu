@@ -1,12 +1,12 @@
 // Sums over slots and over rows, in a fixed order, and the calls that need several kernels.
 #include "kan/cuda_plan.cuh"
 
-namespace saccade::kan {
+namespace saccade::kan_gpu {
 namespace {
 
-constexpr int kEntries = 32;                   // of a block of sum_kernel
-constexpr int kParts = kThreads / kEntries;    // threads of an entry, each with every kParts-th slot
-constexpr int kBiasRows = 512;                 // of a block of bias_kernel
+constexpr int kEntries = 32;                 // of a block of sum_kernel
+constexpr int kParts = kThreads / kEntries;  // threads of an entry, each with every kParts-th slot
+constexpr int kBiasRows = 512;               // of a block of bias_kernel
 
 __global__ void __launch_bounds__(kThreads)
     sum_kernel(const float* slots, int64_t count, int64_t entries,
@@ -134,4 +134,4 @@ cudaError_t backward(const Backward& b, cudaStream_t stream) {
   return error;
 }
 
-}  // namespace saccade::kan
+}  // namespace saccade::kan_gpu

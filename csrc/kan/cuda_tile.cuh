@@ -1,9 +1,9 @@
-// A matrix product of tiles on tensor cores, whose operands may be made where they are used. A block
-// of 8 warps owns 128 x 128 results and walks k in chunks of 32. A chunk of an operand lies in
-// shared memory as units: 8 consecutive k of one row, in pieces of 16 bytes. Which k share a unit is
-// the caller's choice: for features they are 8 basis functions of one input, so that one thread makes
-// a unit from one x. A lane's fragments of two (float32: four) products in a row are one unit, hence
-// it reads pieces of 16 bytes, without bank conflicts.
+// A matrix product of tiles on tensor cores, whose operands may be made where they are used. A
+// block of 8 warps owns 128 x 128 results and walks k in chunks of 32. A chunk of an operand lies
+// in shared memory as units: 8 consecutive k of one row, in pieces of 16 bytes. Which k share a
+// unit is the caller's choice: for features they are 8 basis functions of one input, so that one
+// thread makes a unit from one x. A lane's fragments of two (float32: four) products in a row are
+// one unit, hence it reads pieces of 16 bytes, without bank conflicts.
 #pragma once
 
 #include <cstring>
@@ -11,7 +11,7 @@
 
 #include "common/cuda_mma.cuh"
 
-namespace saccade::kan {
+namespace saccade::kan_gpu {
 
 constexpr int kThreads = 256;
 constexpr int kRows = 128;     // rows of A and of B, hence of the tile of results
@@ -26,6 +26,10 @@ template <class T>
 constexpr int kPieces = kUnit / cuda::kVector<T>;
 
 constexpr int kTile = kRows * kDepth;  // elements of an operand's chunk
+
+// Blocks of a multiprocessor that registers are kept for; three products of float32 need them all.
+template <class T>
+constexpr int kResident = sizeof(T) == 2 ? 2 : 1;
 
 using Results = cuda::MmaTile[kTilesDown][kTilesAcross];
 
@@ -53,9 +57,8 @@ __device__ __forceinline__ void store_unit(T* tile, int row, int t, const float 
 template <class T>
 __device__ __forceinline__ void copy_tile(T* tile, const T* packed) {
   constexpr int vector = cuda::kVector<T>;
-#pragma unroll
-  for (int at = 0; at < kTile / vector; at += kThreads) {
-    const int i = (at + static_cast<int>(threadIdx.x)) * vector;
+#pragma unroll 1
+  for (int i = static_cast<int>(threadIdx.x) * vector; i < kTile; i += kThreads * vector) {
     cuda::copy_async(tile + i, packed + i);
   }
 }
@@ -84,13 +87,12 @@ __device__ __forceinline__ void multiply(const T* a, const T* b, Results& result
     for (int m = 0; m < kTilesDown; ++m) {
 #pragma unroll
       for (int half = 0; half < 2; ++half)
-        of_a[m][half] = *reinterpret_cast<const Pairs*>(
-            a + place<T>(down + 16 * m + 8 * half + g, t, 0));
+        of_a[m][half] =
+            *reinterpret_cast<const Pairs*>(a + place<T>(down + 16 * m + 8 * half + g, t, 0));
     }
 #pragma unroll
     for (int n = 0; n < kTilesAcross; ++n) {
-      const Pairs of_b =
-          *reinterpret_cast<const Pairs*>(b + place<T>(across + 8 * n + g, t, 0));
+      const Pairs of_b = *reinterpret_cast<const Pairs*>(b + place<T>(across + 8 * n + g, t, 0));
 #pragma unroll
       for (int step = 0; step < 2; ++step) {
         const uint32_t right[2] = {of_b.pair[2 * step], of_b.pair[2 * step + 1]};
@@ -169,7 +171,8 @@ __device__ __forceinline__ void accumulate(T* shared, int first, int last, Load 
   __syncthreads();
 }
 
-// Calls store(row, column, value) for every result of this thread, rows and columns within the tile.
+// Calls store(row, column, value) for every result of this thread, rows and columns within the
+// tile.
 template <class Store>
 __device__ __forceinline__ void for_each_result(const Results& results, Store store) {
   const int warp = static_cast<int>(threadIdx.x) / 32;
@@ -187,4 +190,4 @@ __device__ __forceinline__ void for_each_result(const Results& results, Store st
   }
 }
 
-}  // namespace saccade::kan
+}  // namespace saccade::kan_gpu

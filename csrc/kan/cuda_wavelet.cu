@@ -1,16 +1,16 @@
-// Wavelets: every edge has a function of its own, so that nothing is shared but the sums. Blocks keep
-// a tile of two of the three axes (rows, inputs, outputs) and walk the third; what the walk needs is
-// staged in shared memory, 16 steps at a time, and a thread uses it for several results.
+// Wavelets: every edge has a function of its own, so that nothing is shared but the sums. Blocks
+// keep a tile of two of the three axes (rows, inputs, outputs) and walk the third; what the walk
+// needs is staged in shared memory, 16 steps at a time, and a thread uses it for several results.
 #include "kan/cuda_plan.cuh"
 
-namespace saccade::kan {
+namespace saccade::kan_gpu {
 namespace {
 
-constexpr int kLines = 64;   // results side by side, one a thread of a group
+constexpr int kLines = 64;  // results side by side, one a thread of a group
 constexpr int kGroups = kThreads / kLines;
-constexpr int kEach = 8;     // results of a thread
+constexpr int kEach = 8;  // results of a thread
 constexpr int kAcross = kGroups * kEach;
-constexpr int kSteps = 16;   // of the walk between two barriers
+constexpr int kSteps = 16;                   // of the walk between two barriers
 constexpr float kHat = 0.8673250705840776f;  // 2 / (sqrt(3) pi^(1/4))
 constexpr float kPi = 3.14159265358979f;
 
@@ -98,7 +98,7 @@ __global__ void __launch_bounds__(kThreads)
     wavelet_forward_kernel(const __grid_constant__ Forward f, int output_tiles, int row_tiles) {
   const Layer& l = f.layer;
   EdgeStage& stage = *cuda::dynamic_shared<EdgeStage>();
-  float(&x)[kSteps][kAcross] = *reinterpret_cast<float(*)[kSteps][kAcross]>(&stage + 1);
+  float (&x)[kSteps][kAcross] = *reinterpret_cast<float (*)[kSteps][kAcross]>(&stage + 1);
   const int block = static_cast<int>(blockIdx.x), rest = block / output_tiles;
   const int first_o = block % output_tiles * kLines, first_r = rest % row_tiles * kAcross;
   const int head = rest / row_tiles;
@@ -147,7 +147,7 @@ __global__ void __launch_bounds__(kThreads)
     wavelet_input_kernel(const __grid_constant__ Backward b, int input_tiles, int row_tiles) {
   const Layer& l = b.layer;
   EdgeStage& stage = *cuda::dynamic_shared<EdgeStage>();
-  float(&grad)[kSteps][kAcross] = *reinterpret_cast<float(*)[kSteps][kAcross]>(&stage + 1);
+  float (&grad)[kSteps][kAcross] = *reinterpret_cast<float (*)[kSteps][kAcross]>(&stage + 1);
   const int block = static_cast<int>(blockIdx.x), rest = block / input_tiles;
   const int first_i = block % input_tiles * kLines, first_r = rest % row_tiles * kAcross;
   const int head = rest / row_tiles;
@@ -165,9 +165,8 @@ __global__ void __launch_bounds__(kThreads)
       stage_edge(l, stage, at / kLines, at % kLines, head, first + at / kLines,
                  first_i + at % kLines);
     for (int at = static_cast<int>(threadIdx.x); at < kSteps * kAcross; at += kThreads)
-      grad[at % kSteps][at / kSteps] =
-          load_row(b.grad_out, l.dtype, l, head, first_r + at / kSteps, first + at % kSteps,
-                   l.outputs);
+      grad[at % kSteps][at / kSteps] = load_row(b.grad_out, l.dtype, l, head, first_r + at / kSteps,
+                                                first + at % kSteps, l.outputs);
     __syncthreads();
     const int steps = min(kSteps, l.outputs - first);
 #pragma unroll 1
@@ -201,9 +200,9 @@ __global__ void __launch_bounds__(kThreads)
     wavelet_edge_kernel(const __grid_constant__ Backward b, int input_tiles, int output_tiles,
                         int shares) {
   const Layer& l = b.layer;
-  float(&x)[kSteps][kLines] = *cuda::dynamic_shared<float[kSteps][kLines]>();
+  float (&x)[kSteps][kLines] = *cuda::dynamic_shared<float[kSteps][kLines]>();
   constexpr int kOutputs = kGroups * kEdges;
-  float(&grad)[kSteps][kOutputs] = *reinterpret_cast<float(*)[kSteps][kOutputs]>(&x + 1);
+  float (&grad)[kSteps][kOutputs] = *reinterpret_cast<float (*)[kSteps][kOutputs]>(&x + 1);
   int rest = static_cast<int>(blockIdx.x);
   const int first_i = rest % input_tiles * kLines;
   rest /= input_tiles;
@@ -233,9 +232,8 @@ __global__ void __launch_bounds__(kThreads)
       x[at / kLines][at % kLines] =
           load_row(l.x, l.x_dtype, l, head, first + at / kLines, first_i + at % kLines, l.inputs);
     for (int at = static_cast<int>(threadIdx.x); at < kSteps * kOutputs; at += kThreads)
-      grad[at / kOutputs][at % kOutputs] =
-          load_row(b.grad_out, l.dtype, l, head, first + at / kOutputs, first_o + at % kOutputs,
-                   l.outputs);
+      grad[at / kOutputs][at % kOutputs] = load_row(
+          b.grad_out, l.dtype, l, head, first + at / kOutputs, first_o + at % kOutputs, l.outputs);
     __syncthreads();
     const int steps = min(kSteps, last_r - first);
 #pragma unroll 1
@@ -266,13 +264,14 @@ __global__ void __launch_bounds__(kThreads)
 }
 
 constexpr size_t kStageBytes = sizeof(EdgeStage) + sizeof(float[kSteps][kAcross]);
-constexpr size_t kEdgeBytes = sizeof(float[kSteps][kLines]) + sizeof(float[kSteps][kGroups * kEdges]);
+constexpr size_t kEdgeBytes =
+    sizeof(float[kSteps][kLines]) + sizeof(float[kSteps][kGroups * kEdges]);
 
 }  // namespace
 
 int wavelet_splits(const Layer& l) {
-  const int64_t blocks = int64_t{l.heads} * ceil_div(l.inputs, kLines) *
-                         ceil_div(l.outputs, kGroups * kEdges);
+  const int64_t blocks =
+      int64_t{l.heads} * ceil_div(l.inputs, kLines) * ceil_div(l.outputs, kGroups * kEdges);
   return Plan::splits(blocks, ceil_div(l.rows, kSteps));
 }
 
@@ -311,4 +310,4 @@ cudaError_t wavelet_backward(const Backward& b, cudaStream_t stream) {
   return error;
 }
 
-}  // namespace saccade::kan
+}  // namespace saccade::kan_gpu

@@ -1,9 +1,10 @@
-// Gradients of weights. A block owns 128 outputs and 128 functions (of 16 inputs, where an input has
-// at most 8), or 128 inputs of the silu term, and walks the rows: features are made again, turned, so
-// that k runs along the rows. Where the tiles are too few to fill a GPU, the rows are split.
+// Gradients of weights. A block owns 128 outputs and 128 functions (of 16 inputs, where an input
+// has at most 8), or 128 inputs of the silu term, and walks the rows: features are made again,
+// turned, so that k runs along the rows. Where the tiles are too few to fill a GPU, the rows are
+// split.
 #include "kan/cuda_plan.cuh"
 
-namespace saccade::kan {
+namespace saccade::kan_gpu {
 namespace {
 
 // Features of 32 rows as columns.
@@ -38,7 +39,7 @@ __device__ __forceinline__ void fill_features(const Layer& l, const Plan& plan, 
 
 // Blocks of the columns [first_column, first_column + columns).
 template <class T>
-__global__ void __launch_bounds__(kThreads, 2)
+__global__ void __launch_bounds__(kThreads, kResident<T>)
     weight_gradient_kernel(const __grid_constant__ Backward b, const __grid_constant__ Plan plan,
                            int first_column, int columns, int splits) {
   const Layer& l = b.layer;
@@ -115,4 +116,4 @@ cudaError_t weight_gradient(const Backward& b, cudaStream_t stream) {
   return error;
 }
 
-}  // namespace saccade::kan
+}  // namespace saccade::kan_gpu

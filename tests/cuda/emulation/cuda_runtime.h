@@ -186,8 +186,8 @@ T trade(T value, unsigned lane_to_read, unsigned width) {
   return value;
 }
 
-// d += A B for a 16 x 8 tile, from the registers of all lanes; get(register, k, b_side) reads element
-// k of a lane's registers, kPerRegister of which stand in one.
+// d += A B for a 16 x 8 tile, from the registers of all lanes; get(register, k, b_side) reads
+// element k of a lane's registers, kPerRegister of which stand in one.
 template <int kPerRegister, class Get>
 void mma(float (&d)[4], const uint32_t (&a)[4], const uint32_t (&b)[2], Get get) {
   const unsigned lane = thread.x % kWarp, warp = thread.x / kWarp;
@@ -200,8 +200,7 @@ void mma(float (&d)[4], const uint32_t (&a)[4], const uint32_t (&b)[2], Get get)
     for (unsigned k = 0; k < 8 * kPerRegister; ++k) {
       const unsigned t = k / kPerRegister % 4, high = k / kPerRegister / 4;
       const MmaInput &of_a = row[lane / 4 * 4 + t], &of_b = row[column * 4 + t];
-      d[i] += get(of_a.a[i / 2 + 2 * high], k % kPerRegister) *
-              get(of_b.b[high], k % kPerRegister);
+      d[i] += get(of_a.a[i / 2 + 2 * high], k % kPerRegister) * get(of_b.b[high], k % kPerRegister);
     }
   }
 }

@@ -1,7 +1,7 @@
 // The CUDA kernels as one host library with a C interface, for ctypes.
 #include "kan/cuda_kernel.cuh"
 
-using namespace saccade::kan;
+using namespace saccade::kan_gpu;
 
 extern "C" {
 
