@@ -18,8 +18,8 @@ namespace {
 
 using Ints = std::vector<int64_t>;
 
-constexpr int64_t kForwardRows = 512;   // of one task, at most
-constexpr int64_t kBackwardRows = 512;  // likewise
+constexpr int64_t kRows = 512;  // of one task, at most, unless many slots want more
+constexpr int64_t kMaxRows = 2048;
 constexpr int64_t kGridRows = 512;
 constexpr int64_t kMaxPartials = 64;  // blocks of rows that sum parameters of their own
 constexpr int64_t kInputTasks = 4;    // that share the rows of a block
@@ -95,14 +95,17 @@ struct Prepared {
   }
 };
 
+// A task reads the weights once: the more of them, the more rows it has.
+int64_t task_rows(const Problem& p) { return std::clamp(8 * p.slots(), kRows, kMaxRows); }
+
 template <typename T>
 void run_forward(const Args<T>& args) {
   const Problem& p = args.problem;
   // the sums of one output stay with one task, whatever the partition
   const int64_t threads = torch::stable::get_num_threads();
-  const Parts rows(
-      p.rows, std::max(ceil_div(p.rows, kForwardRows), std::min(ceil_div(p.rows, 96), threads)),
-      24);
+  // outputs are split rather than rows where weights are many
+  const int64_t wanted = task_rows(p) > kRows ? 1 : std::min(ceil_div(p.rows, 96), threads);
+  const Parts rows(p.rows, std::max(ceil_div(p.rows, task_rows(p)), wanted), 24);
   const int64_t groups = p.heads * rows.count;
   const int64_t shares = groups >= threads ? 1 : ceil_div(2 * threads, groups);
   const Parts outs(p.out, std::min(shares, ceil_div(p.out, 64)), 64);
@@ -146,7 +149,7 @@ void add_partials(const std::vector<T>& partials, int64_t size, T* sums) {
 template <typename T>
 void run_grad_input(const Args<T>& args, std::vector<T>* parameters) {
   const Problem& p = args.problem;
-  const int64_t wanted = ceil_div(p.rows, kBackwardRows);
+  const int64_t wanted = ceil_div(p.rows, task_rows(p));
   const Parts rows(p.rows, parameters ? std::min(wanted, kMaxPartials) : wanted, 24);
   const Parts inputs(p.in, kInputTasks, 16);
   const int64_t size = parameters ? 2 * p.functions : 0;

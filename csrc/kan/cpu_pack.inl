@@ -36,6 +36,11 @@ template <typename T, typename F>
 inline void transpose_in(const T* from, int64_t stride, int64_t rows, int64_t depth, int64_t width,
                          T* to, const F& row) {
   constexpr int W = kWidth<T>;
+  if (depth == 1) {
+    T* line = to + row(0) * width;
+    for (int64_t r = 0; r < width; ++r) line[r] = r < rows ? from[r * stride] : T(0);
+    return;
+  }
   for (int64_t r = 0; r < width; r += W) {
     for (int64_t k = 0; k < depth; k += W) {
       const int64_t count = least(W, depth - k);
@@ -76,6 +81,8 @@ inline void pack_inputs(const Args<T>& args, const Block& block, int64_t input, 
                [](int64_t k) { return k; });
 }
 
+constexpr int64_t kLinesAhead = 16;
+
 // Weights of a panel of outputs as [inputs][slots][width], the base in the last slot.
 template <typename T>
 inline void pack_weights(const Args<T>& args, int64_t head, int64_t input, int64_t inputs,
@@ -97,6 +104,9 @@ inline void pack_weights(const Args<T>& args, int64_t head, int64_t input, int64
         T* line = to + (i * slots + f) * width;
         const T* source = from + i * w.in + f * w.function;
         if (w.out == 1) {
+          // lines a stride apart, which the hardware does not foresee
+          for (int64_t o = 0; o < outs; o += 64 / static_cast<int64_t>(sizeof(T)))
+            __builtin_prefetch(source + kLinesAhead * w.function + o);
           for (int64_t o = 0; o < outs; ++o) line[o] = source[o];
         } else {
           for (int64_t o = 0; o < outs; ++o) line[o] = source[o * w.out];
