@@ -90,9 +90,7 @@ def forward(
         NotImplementedError: the dtype or device has no kernel; the sentence says which.
     """
     check_layer(x, weight, base_weight, bias, points, scales, basis, options)
-    launch, out = forward_launch(
-        x, weight, base_weight, bias, points, scales, basis, options
-    )
+    launch, out = forward_launch(x, weight, base_weight, bias, points, scales, basis, options)
     with device_of(x):
         launch.run()
     return out
@@ -172,9 +170,7 @@ def rational_backward(
     launch, gradients = rational_backward_launch(grad_out, x, numerator, denominator)
     with device_of(x):
         launch.run()
-        return gradients.collect(
-            {"x": x, "numerator": numerator, "denominator": denominator}, x
-        )
+        return gradients.collect({"x": x, "numerator": numerator, "denominator": denominator}, x)
 
 
 def _fake_forward(x: Tensor, weight: Tensor, *_: Any) -> Tensor:

@@ -39,13 +39,12 @@ template <class T>
 __global__ void __launch_bounds__(kThreads, kResident<T>)
     forward_kernel(const __grid_constant__ Forward f, const __grid_constant__ Plan plan) {
   const Layer& l = f.layer;
-  T* const shared = cuda::dynamic_shared<T>();
-  int64_t block = blockIdx.x;
-  const int column = static_cast<int>(block % plan.output_tiles);
+  int block = static_cast<int>(blockIdx.x);
+  const int column = block % plan.output_tiles;
   block /= plan.output_tiles;
-  const int row = static_cast<int>(block % plan.row_tiles);
+  const int first_row = block % plan.row_tiles * kRows;
   block /= plan.row_tiles;
-  const int head = static_cast<int>(block % l.heads), split = static_cast<int>(block / l.heads);
+  const int head = block % l.heads, split = block / l.heads;
   const int chunks = plan.depth + plan.base_depth;
   const int first = static_cast<int>(int64_t{chunks} * split / plan.forward_splits);
   const int last = static_cast<int>(int64_t{chunks} * (split + 1) / plan.forward_splits);
@@ -53,14 +52,14 @@ __global__ void __launch_bounds__(kThreads, kResident<T>)
                           (int64_t{head} * plan.output_tiles + column) * chunks * kTile;
   Results results;
   accumulate<T>(
-      shared, first, last,
+      cuda::dynamic_shared<T>(), first, last,
       [&](int chunk, T* a, T* b) {
         copy_tile(b, weight + int64_t{chunk} * kTile);
-        fill_features(l, plan, head, row * kRows, chunk, a);
+        fill_features(l, plan, head, first_row, chunk, a);
       },
       results);
   for_each_result(results, [&](int down, int across, float value) {
-    const int r = row * kRows + down, o = column * kRows + across;
+    const int r = first_row + down, o = column * kRows + across;
     if (r >= l.rows || o >= l.outputs) return;
     const int64_t at = (int64_t{head} * l.rows + r) * l.outputs + o;
     if (split == 0 && f.bias != nullptr)

@@ -32,9 +32,19 @@ def load_tool() -> ModuleType:
 
 tool = load_tool()
 
+KAN_KERNELS = ["transform", "differentiate_weights", "differentiate_inputs"]
 WINDOW_KERNELS = ["attend", "differentiate_queries", "differentiate_keys"]
 # operator, case, and the kernels of its forward and backward
 CASES = [
+    ("kan", "bspline-clamp", KAN_KERNELS),
+    ("kan", "fourier", KAN_KERNELS),
+    ("kan", "gaussian", KAN_KERNELS),
+    (
+        "kan",
+        "mexican-hat",
+        ["transform_edges", *KAN_KERNELS[1:], "differentiate_points", "differentiate_edges"],
+    ),
+    ("kan", "rational", ["evaluate_rational", "differentiate_rational"]),
     ("neighborhood_attention", "2d-k7-bias", [*WINDOW_KERNELS, "differentiate_bias"]),
     (
         "neighborhood_attention",

@@ -101,6 +101,4 @@ def check_rational(x: Tensor, numerator: Tensor, denominator: Tensor) -> None:
 def check_shape(name: str, tensor: Tensor | None, expected: Sequence[int]) -> None:
     """Raise ValueError where a tensor that is there has another shape."""
     if tensor is not None and tuple(tensor.shape) != tuple(expected):
-        raise ValueError(
-            f"{name} must have shape {tuple(expected)}, got {tuple(tensor.shape)}."
-        )
+        raise ValueError(f"{name} must have shape {tuple(expected)}, got {tuple(tensor.shape)}.")

@@ -14,9 +14,7 @@ from saccade.triton_kernels._kan.tile import tile_of
 @triton.jit
 def _place(batch, groups, length, ITEMS: tl.constexpr, LENGTH: tl.constexpr):
     """(group, number of the tile, addresses, mask)."""
-    column, row, group = tile_of(
-        tl.program_id(0), tl.cdiv(length, LENGTH), tl.cdiv(batch, ITEMS)
-    )
+    column, row, group = tile_of(tl.program_id(0), tl.cdiv(length, LENGTH), tl.cdiv(batch, ITEMS))
     item = row * ITEMS + tl.arange(0, ITEMS)
     along = column * LENGTH + tl.arange(0, LENGTH)
     index = (item.to(tl.int64)[:, None] * groups + group) * length + along[None, :]

@@ -16,7 +16,7 @@ ZERO, CLAMP, EXTEND = 0, 1, 2
 
 @triton.jit
 def quotient(a, b):
-    """a / b, and 0 where b is 0: knots that coincide."""
+    """A / b, and 0 where b is 0: knots that coincide."""
     return tl.where(b == 0.0, 0.0, a / tl.where(b == 0.0, 1.0, b))
 
 

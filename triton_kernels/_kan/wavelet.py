@@ -142,7 +142,9 @@ def differentiate_edges(
     """Write tables [3, shares, h, O, I]: gradients of weight, shift and scale, a share of the rows
     each; grid: input tiles, output tiles, heads, shares.
     """
-    column, row, rest = tile_of(tl.program_id(0), tl.cdiv(inputs, INPUTS), tl.cdiv(outputs, OUTPUTS))
+    column, row, rest = tile_of(
+        tl.program_id(0), tl.cdiv(inputs, INPUTS), tl.cdiv(outputs, OUTPUTS)
+    )
     head, share = rest % heads, rest // heads
     i = column * INPUTS + tl.arange(0, INPUTS)
     o = row * OUTPUTS + tl.arange(0, OUTPUTS)
