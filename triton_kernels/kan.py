@@ -109,8 +109,7 @@ def backward(
 ) -> tuple[Tensor, ...]:
     """Gradients of `forward` with respect to its tensors.
 
-    Args:
-        wanted: 0 or 1 for x, weight, base_weight, bias, points and scales.
+    The last argument, `wanted`, has a 0 or a 1 for x, weight, base_weight, bias, points and scales.
 
     Returns:
         Their gradients: shape and dtype of the input; of shape [0] where not wanted or not there.

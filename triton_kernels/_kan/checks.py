@@ -15,7 +15,7 @@ DTYPES = (torch.float32, torch.float16, torch.bfloat16)
 
 
 def check_types(**tensors: Tensor | None) -> None:
-    """Raise NotImplementedError where a type or a device has no kernel; the first is the main one."""
+    """Raise NotImplementedError where a type or a device has no kernel."""
     first = next(tensor for tensor in tensors.values() if tensor is not None)
     for name, tensor in tensors.items():
         if tensor is None:

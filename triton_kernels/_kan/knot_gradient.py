@@ -86,7 +86,8 @@ def _add_at(items, index: tl.constexpr, value, LENGTH: tl.constexpr):
     """The tuple with a value added to one item."""
     result = ()
     for q in tl.static_range(0, LENGTH):
-        if q == index:
+        # a statement, since only its taken branch is compiled
+        if q == index:  # noqa: SIM108
             result = result + (items[q] + value,)  # noqa: RUF005
         else:
             result = result + (items[q],)  # noqa: RUF005

@@ -1,4 +1,4 @@
-"""B-splines at a tile of points: the k + 1 functions that are not zero there, and their derivatives.
+"""B-splines at a tile of points: the k + 1 functions that are not zero, and their derivatives.
 
 Functions and knots before the first and behind the last are computed from repeated knots; no
 function of the layer depends on them.
