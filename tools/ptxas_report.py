@@ -23,7 +23,7 @@ from pathlib import Path
 Hot = tuple[str, str, str]
 HOT: tuple[Hot, ...] = (
     *(
-        ("kan_gpu", kernel, f"I{kind}E")
+        ("kan_gpu", kernel, f"I{kind}[EL]")
         for kernel in (
             "base_gradient_kernel",
             "forward_kernel",
