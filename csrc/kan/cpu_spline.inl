@@ -257,8 +257,6 @@ inline void for_terms(int order, int64_t vectors, const F& f) {
   };
   if (vectors == kSplineVectors) {
     terms(std::integral_constant<int, kSplineVectors>{});
-  } else if (vectors == 4) {
-    terms(std::integral_constant<int, 4>{});
   } else if (vectors == 2) {
     terms(std::integral_constant<int, 2>{});
   } else {
@@ -266,31 +264,19 @@ inline void for_terms(int order, int64_t vectors, const F& f) {
   }
 }
 
-// Slots of a panel of eight vectors that the first-level cache holds.
-constexpr int64_t kCachedSlots = 96;
-
-// Inputs of a chunk: many, so that sums are loaded and stored seldom, but their weights stay in the
-// first-level cache.
-inline int64_t spline_inputs(const Problem& p) {
-  return most(1, least(kSplineInputs, kCachedSlots / p.slots()));
+// The vectors of the next panel of outputs.
+inline int64_t panel_vectors(int64_t left) {
+  return left >= kSplineVectors ? kSplineVectors : left >= 2 ? 2 : 1;
 }
 
-// The vectors of the next panel of outputs, fewer where one input's weights are many.
-inline int64_t panel_vectors(const Problem& p, int64_t left) {
-  const int64_t vectors = p.slots() > kCachedSlots ? 4 : kSplineVectors;
-  return left >= vectors ? vectors : left >= 4 ? 4 : left >= 2 ? 2 : 1;
-}
-
-// y[r] += the terms of `inputs` inputs of the panel from `skip` on, whose weights are packed.
 template <typename T, int N, int kTerms>
-inline void spline_rows(const SplinePanel<T>& panel, int64_t skip, int64_t inputs, int64_t rows,
-                        int order, bool base, int64_t functions, const T* weights, T* y,
-                        int64_t stride) {
+inline void spline_rows(const SplinePanel<T>& panel, int64_t inputs, int64_t rows, int order,
+                        bool base, int64_t functions, const T* weights, T* y, int64_t stride) {
   constexpr int W = kWidth<T>;
   const int terms = kTerms > 0 ? kTerms : order + 1;
   const int64_t step = (functions + (base ? 1 : 0)) * N * W;
   for (int64_t r = 0; r < rows; ++r) {
-    const int64_t place = (r / W * panel.inputs + skip) * W;
+    const int64_t place = r / W * panel.inputs * W;
     const T* term = panel.terms + place * panel.slots + r % W;
     const int32_t* first = panel.first + place + r % W;
     T* to = y + r * stride;
@@ -316,15 +302,14 @@ inline void spline_rows(const SplinePanel<T>& panel, int64_t skip, int64_t input
 
 template <typename T>
 struct SplineForward {
-  int64_t inputs, held, outs;
+  int64_t inputs, outs;
   SplinePanel<T> panel;
   T *weights, *sums;
   SplineForward(const Problem& p, const Block& block, Scratch<T>& scratch)
       : inputs(least(kSplineInputs, p.in)),
-        held(least(spline_inputs(p), p.in)),
         outs(round_up(block.end - block.begin, kWidth<T>)),
         panel(p, inputs, block.row_end - block.row, scratch) {
-    weights = scratch.take(held * p.slots() * kSplineVectors * kWidth<T>);
+    weights = scratch.take(inputs * p.slots() * kSplineVectors * kWidth<T>);
     // where the last vector of outputs would run over
     sums = (block.end - block.begin) % kWidth<T> == 0
                ? nullptr
@@ -352,19 +337,16 @@ void spline_forward(const Args<T>& args, const Block& block, T* memory) {
   for (int64_t i = 0; i < p.in; i += buffer.inputs) {
     const int64_t inputs = least(buffer.inputs, p.in - i);
     fill_panel<T, false>(args, block, i, inputs, buffer.panel);
-    for (int64_t skip = 0; skip < inputs; skip += buffer.held) {
-      const int64_t held = least(buffer.held, inputs - skip);
-      for (int64_t o = 0; o < buffer.outs;) {
-        const int64_t vectors = panel_vectors(p, (buffer.outs - o) / W);
-        pack_weights(args, block.head, i + skip, held, block.begin + o,
-                     least(vectors * W, outs - o), vectors * W, buffer.weights);
-        for_terms(p.order, vectors, [&](auto n, auto terms) {
-          spline_rows<T, decltype(n)::value, decltype(terms)::value>(
-              buffer.panel, skip, held, rows, p.order, p.base, p.functions, buffer.weights,
-              sums + o, stride);
-        });
-        o += vectors * W;
-      }
+    for (int64_t o = 0; o < buffer.outs;) {
+      const int64_t vectors = panel_vectors((buffer.outs - o) / W);
+      pack_weights(args, block.head, i, inputs, block.begin + o, least(vectors * W, outs - o),
+                   vectors * W, buffer.weights);
+      for_terms(p.order, vectors, [&](auto n, auto terms) {
+        spline_rows<T, decltype(n)::value, decltype(terms)::value>(
+            buffer.panel, inputs, rows, p.order, p.base, p.functions, buffer.weights, sums + o,
+            stride);
+      });
+      o += vectors * W;
     }
   }
   if (buffer.sums == nullptr) return;

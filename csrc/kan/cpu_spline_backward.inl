@@ -8,16 +8,15 @@ namespace saccade::kan::SACCADE_ISA_NAMESPACE {
 
 template <typename T>
 struct SplineInput {
-  int64_t inputs, held, outs;
+  int64_t inputs, outs;
   SplinePanel<T> panel;
   T *weights, *sums, *grads;
   SplineInput(const Problem& p, const Block& block, Scratch<T>& scratch)
       : inputs(least(kSplineInputs, block.end - block.begin)),
-        held(least(spline_inputs(p), block.end - block.begin)),
         outs(round_up(p.out, kWidth<T>)),
         panel(p, inputs, block.row_end - block.row, scratch) {
     const int64_t rows = block.row_end - block.row;
-    weights = scratch.take(held * p.slots() * kSplineVectors * kWidth<T>);
+    weights = scratch.take(inputs * p.slots() * kSplineVectors * kWidth<T>);
     sums = scratch.take(rows * kSplineInputs);
     grads = p.out == outs ? nullptr : scratch.take(rows * outs);
   }
@@ -25,15 +24,15 @@ struct SplineInput {
 
 // sums[r][i] += sum_o grad[r][o] (sum_k slope_k W[i][first + k][o])
 template <typename T, int N, int kTerms>
-inline void spline_input_rows(const SplinePanel<T>& panel, int64_t skip, int64_t inputs,
-                              int64_t rows, int order, bool base, int64_t functions,
-                              const T* weights, const T* grads, int64_t stride, T* sums) {
+inline void spline_input_rows(const SplinePanel<T>& panel, int64_t inputs, int64_t rows, int order,
+                              bool base, int64_t functions, const T* weights, const T* grads,
+                              int64_t stride, T* sums) {
   constexpr int W = kWidth<T>;
   constexpr int64_t kInputs = kSplineInputs;
   const int terms = kTerms > 0 ? kTerms : order + 1;
   const int64_t step = (functions + (base ? 1 : 0)) * N * W;
   for (int64_t r = 0; r < rows; ++r) {
-    const int64_t place = (r / W * panel.inputs + skip) * W;
+    const int64_t place = r / W * panel.inputs * W;
     const T* term = panel.terms + place * panel.slots + r % W;
     const int32_t* first = panel.first + place + r % W;
     const T* grad = grads + r * stride;
@@ -58,7 +57,7 @@ inline void spline_input_rows(const SplinePanel<T>& panel, int64_t skip, int64_t
       term += panel.slots * W;
       input += step;
     }
-    T* to = sums + r * kInputs + skip;
+    T* to = sums + r * kInputs;
     if (inputs < kInputs) {
       for (int64_t i = 0; i < inputs; ++i) to[i] += horizontal_sum<T>(total[i]);
       continue;
@@ -96,19 +95,16 @@ void spline_grad_input(const Args<T>& args, const Block& block, T* memory) {
     const int64_t inputs = least(buffer.inputs, block.end - i);
     fill_panel<T, true>(args, block, i, inputs, buffer.panel);
     fill_zero(buffer.sums, rows * kSplineInputs);
-    for (int64_t skip = 0; skip < inputs; skip += buffer.held) {
-      const int64_t held = least(buffer.held, inputs - skip);
-      for (int64_t o = 0; o < buffer.outs;) {
-        const int64_t vectors = panel_vectors(p, (buffer.outs - o) / W);
-        pack_weights(args, block.head, i + skip, held, o, least(vectors * W, p.out - o),
-                     vectors * W, buffer.weights);
-        for_terms(p.order, vectors, [&](auto n, auto terms) {
-          spline_input_rows<T, decltype(n)::value, decltype(terms)::value>(
-              buffer.panel, skip, held, rows, p.order, p.base, p.functions, buffer.weights,
-              grads + o, buffer.outs, buffer.sums);
-        });
-        o += vectors * W;
-      }
+    for (int64_t o = 0; o < buffer.outs;) {
+      const int64_t vectors = panel_vectors((buffer.outs - o) / W);
+      pack_weights(args, block.head, i, inputs, o, least(vectors * W, p.out - o), vectors * W,
+                   buffer.weights);
+      for_terms(p.order, vectors, [&](auto n, auto terms) {
+        spline_input_rows<T, decltype(n)::value, decltype(terms)::value>(
+            buffer.panel, inputs, rows, p.order, p.base, p.functions, buffer.weights, grads + o,
+            buffer.outs, buffer.sums);
+      });
+      o += vectors * W;
     }
     T* to = args.grad_x + (block.head * p.rows + block.row) * p.in + i;
     for (int64_t r = 0; r < rows; ++r) {
