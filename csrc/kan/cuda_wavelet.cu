@@ -41,11 +41,15 @@ __device__ __forceinline__ Wave wave(int kind, float z) {
       const float v = fabsf(z);
       if (v >= 1.f) return {0.f, 0.f};
       const float t = fmaxf(2.f * v - 1.f, 0.f), fall = 1.f - t;
-      const float step = t * t * t * t * (35.f - t * (84.f - t * (70.f - 20.f * t)));
       const float rise = 280.f * t * t * t * fall * fall * fall;
-      float s, c, of_step, of_rest;
+      // the polynomial loses digits near 1, where it is 1 less its value at 1 - t
+      const float near = fminf(t, fall);
+      const float step =
+          near * near * near * near * (35.f - near * (84.f - near * (70.f - 20.f * near)));
+      float s, c, sine, cosine;
       sincospif(v, &s, &c);
-      sincospif(0.5f * step, &of_step, &of_rest);
+      sincospif(0.5f * step, &sine, &cosine);
+      const float of_step = t > 0.5f ? cosine : sine, of_rest = t > 0.5f ? sine : cosine;
       const float slope = kPi * c * of_rest - 0.5f * kPi * rise * s * of_step;
       // NaN stays: v is one then
       return {s * of_rest + 0.f * z, z > 0.f ? slope : (z < 0.f ? -slope : 0.f * z)};

@@ -67,8 +67,11 @@ def _ramp(v):
 @triton.jit
 def _step(v):
     t = _ramp(v)
-    square = t * t
-    return square * square * (35.0 - t * (84.0 - t * (70.0 - 20.0 * t)))
+    # the polynomial loses digits near 1, where it is 1 less its value at 1 - t
+    near = tl.minimum(t, 1.0 - t)
+    square = near * near
+    step = square * square * (35.0 - near * (84.0 - near * (70.0 - 20.0 * near)))
+    return tl.where(t > 0.5, 1.0 - step, step)
 
 
 @triton.jit
