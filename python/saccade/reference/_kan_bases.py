@@ -64,6 +64,8 @@ def bspline(
         grid = spline_knots((num_basis or order + 5) - order, order)
     t = grid.to(x)
     if out_of_range == "zero":
+        # an infinite input is beyond the knots like any other; 0 times infinity would be NaN
+        x = torch.minimum(torch.maximum(x, t[..., 0] - 1), t[..., -1] + 1)
         return _cox_de_boor(x, t, order, order, inside=False)
     a, b = t[..., order], t[..., -1 - order]
     inner = torch.minimum(torch.maximum(x, a), b)
