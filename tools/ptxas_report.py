@@ -28,6 +28,18 @@ HOT: tuple[Hot, ...] = (
         for kind in ("f", "6__half", "13__nv_bfloat16")
     ),
     *(
+        ("kan_gpu", kernel, f"I{kind}[EL]")
+        for kernel in (
+            "base_gradient_kernel",
+            "forward_kernel",
+            "input_gradient_kernel",
+            "rational_backward_kernel",
+            "rational_forward_kernel",
+            "weight_gradient_kernel",
+        )
+        for kind in ("f", "6__half", "13__nv_bfloat16")
+    ),
+    *(
         ("na", kernel, f"I.*Li{width}E")
         for kernel in ("forward_kernel", "backward_query_kernel", "backward_key_kernel")
         for width in (32, 64)

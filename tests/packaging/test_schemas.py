@@ -46,7 +46,7 @@ def test_the_compiled_operator_has_the_declared_schema(name: str) -> None:
 
 
 # The module of each prefix; the list form of gem has no Triton kernel.
-TRITON = {"gem": "gem", "na": "neighborhood_attention"}
+TRITON = {"gem": "gem", "kan": "kan", "na": "neighborhood_attention"}
 
 
 @pytest.mark.parametrize(

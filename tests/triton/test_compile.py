@@ -32,6 +32,7 @@ def load_tool() -> ModuleType:
 
 tool = load_tool()
 
+KAN_KERNELS = ["transform", "differentiate_weights", "differentiate_inputs"]
 WINDOW_KERNELS = ["attend", "differentiate_queries", "differentiate_keys"]
 PROJECTION_KERNELS = [
     "multiply_rows",
@@ -45,6 +46,15 @@ PROJECTION_KERNELS = [
 CASES = [
     ("gem", "t10", PROJECTION_KERNELS),
     ("gem", "t20-slack", PROJECTION_KERNELS),
+    ("kan", "bspline-clamp", KAN_KERNELS),
+    ("kan", "fourier", KAN_KERNELS),
+    ("kan", "gaussian", KAN_KERNELS),
+    (
+        "kan",
+        "mexican-hat",
+        ["transform_edges", *KAN_KERNELS[1:], "differentiate_points", "differentiate_edges"],
+    ),
+    ("kan", "rational", ["evaluate_rational", "differentiate_rational"]),
     ("neighborhood_attention", "2d-k7-bias", [*WINDOW_KERNELS, "differentiate_bias"]),
     (
         "neighborhood_attention",

@@ -18,7 +18,7 @@ from saccade.ops._kan_op import (
     reference_forward,
     reference_options,
 )
-from saccade.ops._select import offer, select_reverse_mode
+from saccade.ops._select import cuda_obstacle, offer, select_reverse_mode, triton_obstacle
 from saccade.reference import kan as reference
 
 
@@ -28,7 +28,21 @@ def _cpu(x: Tensor) -> str | None:
     return None if _load.has("_C") else _load.reason("_C")
 
 
-offer("kan", cpu=_cpu)
+def _limits(x: Tensor) -> str | None:
+    if x.dtype == torch.float64:
+        return "the GPU kernels compute in float32, float64 needs the reference"
+    return None
+
+
+def _cuda(x: Tensor) -> str | None:
+    return cuda_obstacle(x) or _limits(x)
+
+
+def _triton(x: Tensor) -> str | None:
+    return triton_obstacle("kan", x) or _limits(x)
+
+
+offer("kan", cpu=_cpu, cuda=_cuda, triton=_triton)
 
 
 def kan_basis(x: Tensor, basis: str, **options: Any) -> Tensor:

@@ -6,6 +6,7 @@
 
 #include <ucontext.h>
 
+#include <algorithm>
 #include <cmath>
 #include <cstdint>
 #include <cstdio>
@@ -14,6 +15,9 @@
 #include <functional>
 #include <memory>
 #include <vector>
+
+struct __half;
+struct __nv_bfloat16;
 
 #define __global__
 #define __device__
@@ -33,7 +37,23 @@ inline float2 make_float2(float x, float y) { return {x, y}; }
 using std::exp2f;
 using std::fmaf;
 using std::fmaxf;
+using std::fminf;
 using std::log2f;
+using std::max;
+using std::min;
+using std::rintf;
+
+inline float __fdividef(float x, float y) { return x / y; }
+inline void sincospif(float x, float* sine, float* cosine) {
+  *sine = static_cast<float>(std::sin(M_PI * x));
+  *cosine = static_cast<float>(std::cos(M_PI * x));
+}
+
+inline int __float_as_int(float x) {
+  int bits;
+  std::memcpy(&bits, &x, sizeof bits);
+  return bits;
+}
 
 inline float __int_as_float(int bits) {
   float x;
@@ -66,6 +86,10 @@ inline std::vector<Fiber> fibers;
 inline ucontext_t scheduler;
 inline std::vector<unsigned char> shared;
 inline uint64_t exchange[2][32][32];
+struct MmaInput {
+  uint32_t a[4], b[2];
+};
+inline MmaInput mma_inputs[2][32][32];
 inline const std::function<void()>* body;
 inline bool reversed =
     false;  // the order in which threads take turns: results must not depend on it
@@ -162,6 +186,25 @@ T trade(T value, unsigned lane_to_read, unsigned width) {
   return value;
 }
 
+// d += A B for a 16 x 8 tile, from the registers of all lanes; get(register, k, b_side) reads
+// element k of a lane's registers, kPerRegister of which stand in one.
+template <int kPerRegister, class Get>
+void mma(float (&d)[4], const uint32_t (&a)[4], const uint32_t (&b)[2], Get get) {
+  const unsigned lane = thread.x % kWarp, warp = thread.x / kWarp;
+  MmaInput* const row = mma_inputs[current().trades++ % 2][warp];
+  std::memcpy(row[lane].a, a, sizeof a);
+  std::memcpy(row[lane].b, b, sizeof b);
+  barrier(&warp_barrier);
+  for (unsigned i = 0; i < 4; ++i) {
+    const unsigned column = 2 * (lane % 4) + i % 2;
+    for (unsigned k = 0; k < 8 * kPerRegister; ++k) {
+      const unsigned t = k / kPerRegister % 4, high = k / kPerRegister / 4;
+      const MmaInput &of_a = row[lane / 4 * 4 + t], &of_b = row[column * 4 + t];
+      d[i] += get(of_a.a[i / 2 + 2 * high], k % kPerRegister) * get(of_b.b[high], k % kPerRegister);
+    }
+  }
+}
+
 }  // namespace emulation
 
 #define threadIdx emulation::thread
@@ -203,6 +246,25 @@ inline void copy_async_wait() {
   for (const emulation::Copy& copy : emulation::current().copies)
     std::memcpy(copy.to, copy.from, 16);
   emulation::current().copies.clear();
+}
+
+float to_float(__half x);
+float to_float(__nv_bfloat16 x);
+
+template <class T>
+void mma_16bit(float (&d)[4], const uint32_t (&a)[4], const uint32_t (&b)[2]) {
+  emulation::mma<2>(d, a, b, [](uint32_t bits, unsigned k) {
+    const uint16_t half = static_cast<uint16_t>(bits >> 16 * k);
+    T x;
+    std::memcpy(&x, &half, sizeof x);
+    return to_float(x);
+  });
+}
+
+inline void mma_tf32(float (&d)[4], const uint32_t (&a)[4], const uint32_t (&b)[2]) {
+  emulation::mma<1>(d, a, b, [](uint32_t bits, unsigned) {
+    return __int_as_float(static_cast<int>(bits & 0xffffe000u));
+  });
 }
 
 template <class T>

@@ -1,0 +1,1 @@
+"""The parts of `saccade.triton_kernels.kan`."""
