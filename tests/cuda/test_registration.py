@@ -8,7 +8,12 @@ import torch
 from saccade import _load
 
 
-@pytest.mark.parametrize("name", ["na_forward", "na_backward"])
+OPERATORS = ["na", "selective_scan", "ssd_scan", "causal_conv1d"]
+
+
+@pytest.mark.parametrize(
+    "name", [f"{op}_{way}" for op in OPERATORS for way in ("forward", "backward")]
+)
 def test_kernels_are_in_the_dispatcher(name: str) -> None:
     if not _load.has("_C_cuda"):
         pytest.skip(_load.reason("_C_cuda"))
