@@ -7,7 +7,6 @@ import torch
 
 from saccade import _load
 
-
 OPERATORS = ["na", "selective_scan", "ssd_scan", "causal_conv1d"]
 
 
