@@ -164,9 +164,10 @@ def ssd_scan_forward(*arguments: Any) -> tuple[Tensor, Tensor, Tensor]:
     """out, final_states and checkpoints; arguments: those of the schema."""
     inputs, chunk = _ssd(*arguments[:-1]), arguments[-1]
     _check_chunk(chunk, ssd_launches.CHUNKS)
-    launch, outputs = ssd_launches.forward_launch(inputs, chunk)
+    launches, outputs = ssd_launches.forward_launches(inputs, chunk)
     with device_of(inputs.x):
-        launch.run()
+        for launch in launches:
+            launch.run()
     return outputs
 
 
@@ -183,11 +184,12 @@ def ssd_scan_backward(
     times = -(-inputs.x.shape[1] // chunk)
     expected = (inputs.x.shape[0], times, *inputs.state_shape[1:])
     checks.shape("checkpoints", checkpoints, expected, inputs.x.device)
-    launch, gradients = ssd_launches.backward_launch(
+    launches, gradients = ssd_launches.backward_launches(
         inputs, grad_out, grad_final_states, checkpoints, chunk
     )
     with device_of(inputs.x):
-        launch.run()
+        for launch in launches:
+            launch.run()
         return gradients.collect(inputs)
 
 

@@ -90,9 +90,9 @@ def _ssd(case: Case, dtype: torch.dtype) -> list[Launch]:
         head if case.optional else None, initial if case.optional else None,
         _sequences(case, batch, length), True, 0.0, float("inf"),
     )  # fmt: skip
-    forward, (out, last, saved) = ssd_launches.forward_launch(inputs, chunk)
-    backward, _ = ssd_launches.backward_launch(inputs, out, last, saved, chunk)
-    return [forward, backward]
+    forward, (out, last, saved) = ssd_launches.forward_launches(inputs, chunk)
+    backward, _ = ssd_launches.backward_launches(inputs, out, last, saved, chunk)
+    return [*forward, *backward]
 
 
 def _convolution(case: Case, dtype: torch.dtype) -> list[Launch]:

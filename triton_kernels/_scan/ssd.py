@@ -1,10 +1,11 @@
 """Kernels of the state space dual scan (SSD): products within a chunk, a recurrence over chunks.
 
-A program takes one batch entry, a head and a tile of its channels, and walks the length in chunks
-of Q steps with the [P, N] state in registers: no state reaches memory but the checkpoints that the
-backward asks for. Decays are products over intervals of steps, formed from sums over just those
-steps. With half inputs, weights that meet a signal are rounded to the signal's type and products
-with states are TF32; sums are float32.
+A first kernel turns step sizes into decays. One walks the chunks of Q steps with the [P, N] state of
+a head in registers and writes the states between them; the outputs of all chunks then come at once.
+The backward walks the chunks against time for the gradients of those states, and does all else for
+all chunks at once. With half inputs, what is multiplied by a signal or by B or C is rounded to their
+type, except the state in the forward, which is TF32: in float16, states and their gradients must
+stay below 65504. Float32 inputs are multiplied in three TF32 products. Sums are float32.
 
 Source: Dao and Gu, arXiv 2405.21060, section 6 (block decomposition) and listing 1.
 """
@@ -25,74 +26,101 @@ from saccade.triton_kernels._scan.steps import (
 
 
 @triton.jit
-def _rows(x, batch, row, t):
-    """Pointers to the rows of the steps; x: (pointer, batch, row, step, column)."""
-    return x[0] + batch * x[1] + row * x[2] + t.to(tl.int64) * x[3]
+def _base(x, batch, row, first):
+    """Where a row starts at step `first`; x: (pointer, batch, row, step, column)."""
+    return x[0] + batch * x[1] + row * x[2] + first.to(tl.int64) * x[3]
 
 
 @triton.jit
-def _load(x, batch, row, t, column, present, wanted):
-    """[Q, columns] in the type of x, zero outside."""
-    at = _rows(x, batch, row, t)[:, None] + column.to(tl.int64)[None, :] * x[4]
-    return tl.load(at, mask=present[:, None] & wanted[None, :], other=0.0)
+def _load(x, batch, row, first, t, column, present, wanted):
+    """[Q, columns] in the type of x, zero outside; offsets within a chunk take 32 bits."""
+    at = t[:, None] * x[3] + column[None, :] * x[4]
+    mask = present[:, None] & wanted[None, :]
+    return tl.load(_base(x, batch, row, first) + at, mask=mask, other=0.0)
 
 
 @triton.jit
-def _pre_step(dt, bias, batch, head, t, present):
-    pre = tl.load(_rows(dt, batch, head, t), mask=present, other=0.0).to(tl.float32)
+def _load_pre(dt, bias, batch, head, first, t, present):
+    """The argument of the step size."""
+    pre = tl.load(_base(dt, batch, head, first) + t * dt[3], mask=present, other=0.0)
+    pre = pre.to(tl.float32)
     if bias is not None:
         pre += tl.load(bias + head)
     return pre
 
 
-@triton.jit
-def _step_size(pre, present, dt_min, dt_max, SOFTPLUS: tl.constexpr):
-    if SOFTPLUS:
-        pre = softplus(pre)
-    # comparisons that let NaN through
-    pre = tl.where(pre < dt_min, dt_min, pre)
-    return tl.where(present, tl.where(pre > dt_max, dt_max, pre), 0.0)
+@triton.jit(do_not_specialize=["length"])
+def ssd_steps(
+    dt, A, bias, seq, sizes, high, low, numbers, length, heads, dt_min, dt_max,
+    SOFTPLUS: tl.constexpr, Q: tl.constexpr,
+):  # fmt: skip
+    """Write step sizes and log2 of the decay from a chunk's start: [batch, head, chunk, Q].
 
-
-@triton.jit
-def _step_slope(pre, dt_min, dt_max, SOFTPLUS: tl.constexpr):
-    value = pre
-    slope = tl.full([pre.shape[0]], 1.0, tl.float32)
-    if SOFTPLUS:
-        value = softplus(pre)
-        slope = softplus_slope(pre)
-    return tl.where((value < dt_min) | (value > dt_max), 0.0, slope)
-
-
-@triton.jit
-def _decays(d, a, seq, batch, step, present, Q: tl.constexpr):
-    """Decays within a chunk: between steps [t, s], up to a step, from a step, of all; and log2."""
+    The decay over an interval of steps is a difference of two such sums. They are made in float64
+    and kept in two float32 numbers each, `high` and `low`: a short interval behind a long decay
+    loses no digit. `numbers` counts the borders between sequences from the chunk's start. Grid:
+    chunks, heads, batch entries.
+    """
+    program = tl.program_id(0)
+    chunks = tl.cdiv(length, Q)
+    chunk = program % chunks
+    head = (program // chunks % heads).to(tl.int64)
+    batch = (program // chunks // heads).to(tl.int64)
     t = tl.arange(0, Q)
-    log = d * a * LOG2E
-    # log2 of the decay from behind step s up to step t, as a sum over those steps alone
-    between = tl.cumsum(tl.where(t[:, None] > t[None, :], log[:, None], 0.0), 0)
-    visible = t[:, None] >= t[None, :]
-    upto = tl.cumsum(log, 0)
-    rest = tl.sum(tl.where((t == Q - 1)[:, None], between, 0.0), 0)
-    upto_factor = tl.exp2(upto)
-    rest_factor = tl.exp2(rest)
-    all_factor = tl.exp2(tl.sum(log, 0))
-    if seq is not None:
-        starts = starts_sequence(seq, batch, step, step - 1, step, present).to(tl.int32)
-        number = tl.cumsum(starts, 0)
-        final = tl.sum(starts, 0)
-        visible = visible & (number[:, None] == number[None, :])
-        upto_factor = tl.where(number == 0, upto_factor, 0.0)
-        rest_factor = tl.where(number == final, rest_factor, 0.0)
-        all_factor = tl.where(final == 0, all_factor, 0.0)
-    decay = tl.where(visible, tl.exp2(tl.where(visible, between, 0.0)), 0.0)
-    return decay, upto_factor, rest_factor, all_factor
+    first = chunk * Q
+    step = first + t
+    present = step < length
+    size = _load_pre(dt, bias, batch, head, first, t, present)
+    if SOFTPLUS:
+        size = softplus(size)
+    # comparisons that let NaN through
+    size = tl.where(size < dt_min, dt_min, size)
+    size = tl.where(size > dt_max, dt_max, size)
+    size = tl.where(present, size, 0.0)
+    total = tl.cumsum((size * tl.load(A + head)).to(tl.float64) * LOG2E, 0)
+    rounded = total.to(tl.float32)
+    at = program.to(tl.int64) * Q + t
+    tl.store(sizes + at, size)
+    tl.store(high + at, rounded)
+    tl.store(low + at, (total - rounded.to(tl.float64)).to(tl.float32))
+    if numbers is not None:
+        starts = starts_sequence(seq, batch, step, step - 1, step, present)
+        tl.store(numbers + at, tl.cumsum(starts.to(tl.int32), 0))
 
 
 @triton.jit
-def _keep(state, factor, seq):
+def _load_decays(sizes, high, low, numbers, row, Q: tl.constexpr):
+    """Step sizes, and decays: between steps [t, s], up to a step, from a step, of all steps.
+
+    `row` is the number of batch entry, head and chunk. A decay across a border is 0.
+    """
+    t = tl.arange(0, Q)
+    base = row * Q
+    end = base + Q - 1
+    d = tl.load(sizes + base + t)
+    big = tl.load(high + base + t)
+    small = tl.load(low + base + t)
+    all_big = tl.load(high + end)
+    visible = t[:, None] >= t[None, :]
+    between = (big[:, None] - big[None, :]) + (small[:, None] - small[None, :])
+    upto = tl.exp2(big)
+    rest = tl.exp2((all_big - big) + (tl.load(low + end) - small))
+    everything = tl.exp2(all_big)
+    if numbers is not None:
+        number = tl.load(numbers + base + t)
+        last = tl.load(numbers + end)
+        visible = visible & (number[:, None] == number[None, :])
+        upto = tl.where(number == 0, upto, 0.0)
+        rest = tl.where(number == last, rest, 0.0)
+        everything = tl.where(last == 0, everything, 0.0)
+    decay = tl.where(visible, tl.exp2(tl.where(visible, between, 0.0)), 0.0)
+    return d, decay, upto, rest, everything
+
+
+@triton.jit
+def _keep(state, factor, numbers):
     """The state times the factor, or nothing where a border made the factor 0."""
-    if seq is not None:
+    if numbers is not None:
         return tl.where(factor == 0.0, 0.0, factor * state)
     return factor * state
 
@@ -107,174 +135,302 @@ def _outputs(c, b, x, d, decay, upto, state, PRECISION: tl.constexpr):
     return within + upto[:, None] * across
 
 
-@triton.jit
-def _site(heads, blocks):
-    program = tl.program_id(0)
-    block = program % blocks
-    head = (program // blocks % heads).to(tl.int64)
-    batch = (program // blocks // heads).to(tl.int64)
-    return block, head, batch
-
-
 @triton.jit(do_not_specialize=["length"])
-def ssd_forward(
-    x, dt, A, b, c, D, z, bias, initial, seq, out, last, checkpoints,
-    length, heads, heads_of_group, blocks, dt_min, dt_max,
-    SOFTPLUS: tl.constexpr, SAVE: tl.constexpr, P: tl.constexpr, N: tl.constexpr,
-    WIDTH: tl.constexpr, STATES: tl.constexpr, Q: tl.constexpr,
+def ssd_states(
+    x, b, initial, sizes, high, low, numbers, last, checkpoints,
+    length, heads, heads_of_group, blocks,
+    P: tl.constexpr, N: tl.constexpr, WIDTH: tl.constexpr, STATES: tl.constexpr, Q: tl.constexpr,
     PRECISION: tl.constexpr,
 ):  # fmt: skip
-    """Write out, last and checkpoints; grid: tiles of channels, heads, batch entries."""
-    block, head, batch = _site(heads, blocks)
+    """Write last and the states in front of every chunk; grid: tiles of channels, heads, batch."""
+    program = tl.program_id(0)
+    head = (program // blocks % heads).to(tl.int64)
+    batch = (program // blocks // heads).to(tl.int64)
     group = head // heads_of_group
-    p = block * WIDTH + tl.arange(0, WIDTH)
-    n = tl.arange(0, STATES)
-    has_p = p < P
-    has_n = n < N
-    state_mask = has_p[:, None] & has_n[None, :]
-    state_at = ((batch * heads + head) * P + p)[:, None] * N + n[None, :]
-    if initial is not None:
-        state = tl.load(initial + state_at, mask=state_mask, other=0.0)
-    else:
-        state = tl.zeros([WIDTH, STATES], tl.float32)
-    a = tl.load(A + head)
-    chunks = tl.cdiv(length, Q)
-
-    for chunk in range(0, chunks):
-        if SAVE:
-            at = (((batch * chunks + chunk) * heads + head) * P + p)[:, None] * N + n[None, :]
-            tl.store(checkpoints + at, state, mask=state_mask)
-        step = chunk * Q + tl.arange(0, Q)
-        present = step < length
-        pre = _pre_step(dt, bias, batch, head, step, present)
-        d = _step_size(pre, present, dt_min, dt_max, SOFTPLUS)
-        signal = _load(x, batch, head, step, p, present, has_p)
-        b_tile = _load(b, batch, group, step, n, present, has_n)
-        c_tile = _load(c, batch, group, step, n, present, has_n)
-        decay, upto, rest, everything = _decays(d, a, seq, batch, step, present, Q)
-        y = _outputs(c_tile, b_tile, signal, d, decay, upto, state, PRECISION)
-        single = signal.to(tl.float32)
-        if D is not None:
-            y += tl.load(D + head * P + p, mask=has_p, other=0.0)[None, :] * single
-        if z is not None:
-            gate = _load(z, batch, head, step, p, present, has_p).to(tl.float32)
-            y *= gate * sigmoid(gate)
-        at = ((batch * length + step) * heads + head)[:, None] * P + p[None, :]
-        tl.store(out + at, y, mask=present[:, None] & has_p[None, :])
-        weighted = single * (d * rest)[:, None]
-        added = tl.dot(tl.trans(weighted), b_tile.to(tl.float32), input_precision=PRECISION)
-        state = _keep(state, everything, seq) + added
-    tl.store(last + state_at, state, mask=state_mask)
-
-
-@triton.jit(do_not_specialize=["length"])
-def ssd_backward(
-    grad_out, grad_last, x, dt, A, b, c, D, z, bias, seq, checkpoints,
-    grad_x, grad_dt, grad_A, grad_b, grad_c, grad_D, grad_z, grad_bias, grad_initial,
-    length, heads, heads_of_group, blocks, batches, dt_min, dt_max,
-    SOFTPLUS: tl.constexpr, P: tl.constexpr, N: tl.constexpr, WIDTH: tl.constexpr,
-    STATES: tl.constexpr, Q: tl.constexpr, PRECISION: tl.constexpr,
-):  # fmt: skip
-    """Gradients; grid: tiles of channels, heads, batch entries.
-
-    Tables: grad_dt [block, batch, length, head], grad_A and grad_bias [block, batch, head], grad_D
-    [batch, head, P], grad_b and grad_c [head of its group and block, batch, length, group, N].
-    """
-    block, head, batch = _site(heads, blocks)
-    group = head // heads_of_group
-    groups = heads // heads_of_group
-    p = block * WIDTH + tl.arange(0, WIDTH)
+    p = program % blocks * WIDTH + tl.arange(0, WIDTH)
     n = tl.arange(0, STATES)
     t = tl.arange(0, Q)
     has_p = p < P
     has_n = n < N
     state_mask = has_p[:, None] & has_n[None, :]
-    state_at = ((batch * heads + head) * P + p)[:, None] * N + n[None, :]
-    flow = tl.load(grad_last + state_at, mask=state_mask, other=0.0)
-    a = tl.load(A + head)
+    state_at = p[:, None] * N + n[None, :]
+    state_base = (batch * heads + head) * (P * N)
+    if initial is not None:
+        state = tl.load(initial + state_base + state_at, mask=state_mask, other=0.0)
+    else:
+        state = tl.zeros([WIDTH, STATES], tl.float32)
+    chunks = tl.cdiv(length, Q)
+    for chunk in range(0, chunks):
+        base = ((batch * chunks + chunk) * heads + head) * (P * N)
+        tl.store(checkpoints + base + state_at, state, mask=state_mask)
+        first = chunk * Q
+        present = first + t < length
+        row = (batch * heads + head) * chunks + chunk
+        d, _, _, rest, everything = _load_decays(sizes, high, low, numbers, row, Q)
+        signal = _load(x, batch, head, first, t, p, present, has_p)
+        b_tile = _load(b, batch, group, first, t, n, present, has_n)
+        weighted = (signal.to(tl.float32) * (d * rest)[:, None]).to(signal.dtype)
+        state = _keep(state, everything, numbers)
+        state += tl.dot(tl.trans(weighted), b_tile, input_precision=PRECISION)
+    tl.store(last + state_base + state_at, state, mask=state_mask)
+
+
+@triton.jit(do_not_specialize=["length"])
+def ssd_outputs(
+    x, b, c, D, z, sizes, high, low, numbers, checkpoints, out,
+    length, heads, heads_of_group, blocks,
+    P: tl.constexpr, N: tl.constexpr, WIDTH: tl.constexpr, STATES: tl.constexpr, Q: tl.constexpr,
+    PRECISION: tl.constexpr,
+):  # fmt: skip
+    """Write out; grid: tiles of channels, heads, chunks, batch entries."""
+    program = tl.program_id(0)
+    chunks = tl.cdiv(length, Q)
+    head = (program // blocks % heads).to(tl.int64)
+    chunk = program // blocks // heads % chunks
+    batch = (program // blocks // heads // chunks).to(tl.int64)
+    group = head // heads_of_group
+    p = program % blocks * WIDTH + tl.arange(0, WIDTH)
+    n = tl.arange(0, STATES)
+    t = tl.arange(0, Q)
+    has_p = p < P
+    has_n = n < N
+    first = chunk * Q
+    present = first + t < length
+    row = (batch * heads + head) * chunks + chunk
+    d, decay, upto, _, _ = _load_decays(sizes, high, low, numbers, row, Q)
+    signal = _load(x, batch, head, first, t, p, present, has_p)
+    b_tile = _load(b, batch, group, first, t, n, present, has_n)
+    c_tile = _load(c, batch, group, first, t, n, present, has_n)
+    base = ((batch * chunks + chunk) * heads + head) * (P * N)
+    at = p[:, None] * N + n[None, :]
+    state = tl.load(checkpoints + base + at, mask=has_p[:, None] & has_n[None, :], other=0.0)
+    y = _outputs(c_tile, b_tile, signal, d, decay, upto, state, PRECISION)
+    if D is not None:
+        skip = tl.load(D + head * P + p, mask=has_p, other=0.0)
+        y += skip[None, :] * signal.to(tl.float32)
+    if z is not None:
+        gate = _load(z, batch, head, first, t, p, present, has_p).to(tl.float32)
+        y *= gate * sigmoid(gate)
+    base = ((batch * length + first) * heads + head) * P
+    at = t[:, None] * (heads * P) + p[None, :]
+    tl.store(out + base + at, y, mask=present[:, None] & has_p[None, :])
+
+
+@triton.jit
+def _load_gated(grad_out, z, batch, head, first, t, p, present, has_p):
+    """The gradient of the output in front of the gate, float32."""
+    dy = _load(grad_out, batch, head, first, t, p, present, has_p).to(tl.float32)
+    if z is not None:
+        gate = _load(z, batch, head, first, t, p, present, has_p).to(tl.float32)
+        dy *= gate * sigmoid(gate)
+    return dy
+
+
+@triton.jit(do_not_specialize=["length"])
+def ssd_adjoint(
+    grad_out, grad_last, c, z, sizes, high, low, numbers, flows, grad_initial,
+    length, heads, heads_of_group, blocks,
+    P: tl.constexpr, N: tl.constexpr, WIDTH: tl.constexpr, STATES: tl.constexpr, Q: tl.constexpr,
+    PRECISION: tl.constexpr,
+):  # fmt: skip
+    """Write the gradients of the states behind every chunk; grid as that of the states."""
+    program = tl.program_id(0)
+    head = (program // blocks % heads).to(tl.int64)
+    batch = (program // blocks // heads).to(tl.int64)
+    group = head // heads_of_group
+    p = program % blocks * WIDTH + tl.arange(0, WIDTH)
+    n = tl.arange(0, STATES)
+    t = tl.arange(0, Q)
+    has_p = p < P
+    has_n = n < N
+    state_mask = has_p[:, None] & has_n[None, :]
+    state_at = p[:, None] * N + n[None, :]
+    state_base = (batch * heads + head) * (P * N)
+    flow = tl.load(grad_last + state_base + state_at, mask=state_mask, other=0.0)
+    chunks = tl.cdiv(length, Q)
+    for back in range(0, chunks):
+        chunk = chunks - 1 - back
+        base = ((batch * chunks + chunk) * heads + head) * (P * N)
+        tl.store(flows + base + state_at, flow, mask=state_mask)
+        first = chunk * Q
+        present = first + t < length
+        row = (batch * heads + head) * chunks + chunk
+        _, _, upto, _, everything = _load_decays(sizes, high, low, numbers, row, Q)
+        c_tile = _load(c, batch, group, first, t, n, present, has_n)
+        dy = _load_gated(grad_out, z, batch, head, first, t, p, present, has_p)
+        weighted = (dy * upto[:, None]).to(c_tile.dtype)
+        flow = _keep(flow, everything, numbers)
+        flow += tl.dot(tl.trans(weighted), c_tile, input_precision=PRECISION)
+    if grad_initial is not None:
+        tl.store(grad_initial + state_base + state_at, flow, mask=state_mask)
+
+
+@triton.jit(do_not_specialize=["length"])
+def differentiate_signals(
+    grad_out, x, A, b, c, D, z, sizes, high, low, numbers, checkpoints, flows,
+    grad_x, grad_sizes, grad_A, grad_D, grad_z, length, heads, heads_of_group, blocks, batches,
+    P: tl.constexpr, N: tl.constexpr, WIDTH: tl.constexpr, STATES: tl.constexpr, Q: tl.constexpr,
+    PRECISION: tl.constexpr,
+):  # fmt: skip
+    """Write the gradients of x, z and the step sizes; grid as that of the outputs.
+
+    Tables: grad_sizes [tile, batch, length, head], grad_A [tile, batch, chunk, head], grad_D
+    [batch, chunk, head, P].
+    """
+    program = tl.program_id(0)
+    chunks = tl.cdiv(length, Q)
+    block = program % blocks
+    head = (program // blocks % heads).to(tl.int64)
+    chunk = program // blocks // heads % chunks
+    batch = (program // blocks // heads // chunks).to(tl.int64)
+    group = head // heads_of_group
+    p = block * WIDTH + tl.arange(0, WIDTH)
+    n = tl.arange(0, STATES)
+    t = tl.arange(0, Q)
+    has_p = p < P
+    has_n = n < N
+    first = chunk * Q
+    present = first + t < length
+    state_mask = has_p[:, None] & has_n[None, :]
+    state_at = p[:, None] * N + n[None, :]
+    state_base = ((batch * chunks + chunk) * heads + head) * (P * N)
+    tile_mask = present[:, None] & has_p[None, :]
+    tile_base = ((batch * length + first) * heads + head) * P
+    tile_at = t[:, None] * (heads * P) + p[None, :]
+    row = (batch * heads + head) * chunks + chunk
+    d, decay, upto, rest, everything = _load_decays(sizes, high, low, numbers, row, Q)
+    signal = _load(x, batch, head, first, t, p, present, has_p)
+    single = signal.to(tl.float32)
+    b_tile = _load(b, batch, group, first, t, n, present, has_n)
+    c_tile = _load(c, batch, group, first, t, n, present, has_n)
+    dy = _load_gated(grad_out, z, batch, head, first, t, p, present, has_p)
+    rounded = dy.to(signal.dtype)
+    scores = tl.dot(c_tile, tl.trans(b_tile), input_precision=PRECISION) * decay
+    weights = scores.to(signal.dtype)
+    of_driven = tl.dot(tl.trans(weights), rounded, input_precision=PRECISION)
+    pairs = tl.dot(rounded, tl.trans(signal), input_precision=PRECISION)
+    through = tl.where(t[:, None] > t[None, :], pairs * scores * d[None, :], 0.0)
+    ends = tl.sum(through, 1) - tl.sum(through, 0)
+
+    # Through the state that comes in.
+    state = tl.load(checkpoints + state_base + state_at, mask=state_mask, other=0.0)
+    small = state.to(signal.dtype)
+    across = tl.dot(c_tile, tl.trans(small), input_precision=PRECISION) * upto[:, None]
+    ends += tl.sum(across * dy, 1)
     skip = tl.zeros([WIDTH], tl.float32)
     if D is not None:
         skip = tl.load(D + head * P + p, mask=has_p, other=0.0)
-    sum_a = 0.0
-    sum_bias = 0.0
-    sum_d = tl.zeros([WIDTH], tl.float32)
+        base = ((batch * chunks + chunk) * heads + head) * P
+        tl.store(grad_D + base + p, tl.sum(dy * single, 0), mask=has_p)
+    if z is not None:
+        driven = (single * d[:, None]).to(signal.dtype)
+        y = across + tl.dot(weights, driven, input_precision=PRECISION) + skip[None, :] * single
+        gate = _load(z, batch, head, first, t, p, present, has_p).to(tl.float32)
+        full = _load(grad_out, batch, head, first, t, p, present, has_p).to(tl.float32)
+        tl.store(grad_z + tile_base + tile_at, full * y * silu_slope(gate), mask=tile_mask)
+
+    # Through the state that leaves.
+    flow = tl.load(flows + state_base + state_at, mask=state_mask, other=0.0)
+    of_all = tl.sum(tl.sum(_keep(flow * state, everything, numbers), 1), 0)
+    small = flow.to(signal.dtype)
+    to_state = tl.dot(b_tile, tl.trans(small), input_precision=PRECISION) * rest[:, None]
+    of_driven += to_state
+    of_rest = d * tl.sum(to_state * single, 1)
+
+    # The log decay of step j is in every product over an interval of steps that holds j.
+    of_log = tl.cumsum(ends, 0, reverse=True) + (tl.cumsum(of_rest, 0) - of_rest) + of_all
+    of_size = tl.sum(of_driven * single, 1) + tl.load(A + head) * of_log
+    base = ((block * batches + batch) * length + first) * heads + head
+    tl.store(grad_sizes + base + t * heads, of_size, mask=present)
+    # d is 0 beyond the length
+    at = ((block * batches + batch) * chunks + chunk) * heads + head
+    tl.store(grad_A + at, tl.sum(d * of_log, 0))
+    of_x = of_driven * d[:, None] + skip[None, :] * dy
+    tl.store(grad_x + tile_base + tile_at, of_x, mask=tile_mask)
+
+
+@triton.jit(do_not_specialize=["length", "parts_a_program"])
+def differentiate_inputs(
+    grad_out, x, b, c, z, sizes, high, low, numbers, checkpoints, flows, grad_b, grad_c,
+    length, heads, heads_of_group, blocks, groups, batches, parts_a_program,
+    P: tl.constexpr, N: tl.constexpr, WIDTH: tl.constexpr, STATES_TILE: tl.constexpr,
+    Q: tl.constexpr, PRECISION: tl.constexpr,
+):  # fmt: skip
+    """Write the gradients of B and C; grid: tiles of states, slots, groups, chunks, batch entries.
+
+    A slot adds up consecutive parts, which are a head and a tile of its channels. Tables: [slot,
+    batch, length, group, N].
+    """
+    tiles: tl.constexpr = (N + STATES_TILE - 1) // STATES_TILE
+    n = tl.program_id(0) % tiles * STATES_TILE + tl.arange(0, STATES_TILE)
+    program = tl.program_id(0) // tiles
     chunks = tl.cdiv(length, Q)
-    table = (block * heads_of_group + head % heads_of_group) * batches + batch
+    parts = heads_of_group * blocks
+    slots = tl.cdiv(parts, parts_a_program)
+    slot = program % slots
+    group = (program // slots % groups).to(tl.int64)
+    chunk = program // slots // groups % chunks
+    batch = (program // slots // groups // chunks).to(tl.int64)
+    t = tl.arange(0, Q)
+    has_n = n < N
+    first = chunk * Q
+    present = first + t < length
+    b_tile = _load(b, batch, group, first, t, n, present, has_n)
+    c_tile = _load(c, batch, group, first, t, n, present, has_n)
+    of_b = tl.zeros([Q, STATES_TILE], tl.float32)
+    of_c = tl.zeros([Q, STATES_TILE], tl.float32)
+    for part in range(slot * parts_a_program, tl.minimum((slot + 1) * parts_a_program, parts)):
+        head = group * heads_of_group + part // blocks
+        p = part % blocks * WIDTH + tl.arange(0, WIDTH)
+        has_p = p < P
+        state_mask = has_p[:, None] & has_n[None, :]
+        state_at = p[:, None] * N + n[None, :]
+        state_base = ((batch * chunks + chunk) * heads + head) * (P * N)
+        row = (batch * heads + head) * chunks + chunk
+        d, decay, upto, rest, _ = _load_decays(sizes, high, low, numbers, row, Q)
+        signal = _load(x, batch, head, first, t, p, present, has_p)
+        dy = _load_gated(grad_out, z, batch, head, first, t, p, present, has_p)
+        pairs = tl.dot(dy.to(signal.dtype), tl.trans(signal), input_precision=PRECISION)
+        of_scores = (pairs * decay * d[None, :]).to(signal.dtype)
+        of_c += tl.dot(of_scores, b_tile, input_precision=PRECISION)
+        of_b += tl.dot(tl.trans(of_scores), c_tile, input_precision=PRECISION)
+        state = tl.load(checkpoints + state_base + state_at, mask=state_mask, other=0.0)
+        weighted = (dy * upto[:, None]).to(signal.dtype)
+        of_c += tl.dot(weighted, state.to(signal.dtype), input_precision=PRECISION)
+        flow = tl.load(flows + state_base + state_at, mask=state_mask, other=0.0)
+        driven = (signal.to(tl.float32) * (d * rest)[:, None]).to(signal.dtype)
+        of_b += tl.dot(driven, flow.to(signal.dtype), input_precision=PRECISION)
+    base = (((slot * batches + batch) * length + first) * groups + group) * N
+    at = t[:, None] * (groups * N) + n[None, :]
+    mask = present[:, None] & has_n[None, :]
+    tl.store(grad_b + base + at, of_b, mask=mask)
+    tl.store(grad_c + base + at, of_c, mask=mask)
 
-    for back in range(0, chunks):
-        chunk = chunks - 1 - back
-        at = (((batch * chunks + chunk) * heads + head) * P + p)[:, None] * N + n[None, :]
-        state = tl.load(checkpoints + at, mask=state_mask, other=0.0)
-        step = chunk * Q + t
-        present = step < length
-        tile_mask = present[:, None] & has_p[None, :]
-        tile_at = ((batch * length + step) * heads + head)[:, None] * P + p[None, :]
-        pre = _pre_step(dt, bias, batch, head, step, present)
-        d = _step_size(pre, present, dt_min, dt_max, SOFTPLUS)
-        signal = _load(x, batch, head, step, p, present, has_p)
-        b_tile = _load(b, batch, group, step, n, present, has_n)
-        c_tile = _load(c, batch, group, step, n, present, has_n)
-        decay, upto, rest, everything = _decays(d, a, seq, batch, step, present, Q)
-        single = signal.to(tl.float32)
-        dy = _load(grad_out, batch, head, step, p, present, has_p).to(tl.float32)
-        if z is not None:
-            y = _outputs(c_tile, b_tile, signal, d, decay, upto, state, PRECISION)
-            y += skip[None, :] * single
-            gate = _load(z, batch, head, step, p, present, has_p).to(tl.float32)
-            tl.store(grad_z + tile_at, dy * y * silu_slope(gate), mask=tile_mask)
-            dy *= gate * sigmoid(gate)
-        rounded = dy.to(signal.dtype)
 
-        # Through the products within the chunk.
-        scores = tl.dot(c_tile, tl.trans(b_tile), input_precision=PRECISION)
-        from_pair = tl.dot(rounded, tl.trans(signal), input_precision=PRECISION) * decay
-        of_scores = from_pair * d[None, :]
-        through = of_scores * scores
-        weights = (scores * decay).to(signal.dtype)
-        of_driven = tl.dot(tl.trans(weights), rounded, input_precision=PRECISION)
-        of_scores = of_scores.to(signal.dtype)
-        of_c = tl.dot(of_scores, b_tile, input_precision=PRECISION)
-        of_b = tl.dot(tl.trans(of_scores), c_tile, input_precision=PRECISION)
-        # Through the state that comes in and the one that leaves.
-        weighted = dy * upto[:, None]
-        from_state = tl.dot(weighted, state, input_precision=PRECISION)
-        c_single = c_tile.to(tl.float32)
-        of_upto = tl.sum(from_state * c_single, 1)
-        of_c += from_state
-        b_single = b_tile.to(tl.float32)
-        to_state = tl.dot(b_single, tl.trans(flow), input_precision=PRECISION) * rest[:, None]
-        of_driven += to_state
-        of_rest = d * tl.sum(to_state * single, 1)
-        driven = single * (d * rest)[:, None]
-        of_b += tl.dot(driven, flow, input_precision=PRECISION)
-        of_all = tl.sum(tl.sum(_keep(flow * state, everything, seq), 1), 0)
-
-        # The log decay of step j is in every product over an interval of steps that holds j.
-        through = tl.where(t[:, None] > t[None, :], through, 0.0)
-        ends = tl.sum(through, 1) - tl.sum(through, 0) + of_upto
-        of_log = tl.cumsum(ends, 0, reverse=True) + (tl.cumsum(of_rest, 0) - of_rest) + of_all
-        of_d = tl.sum(of_driven * single, 1) + a * of_log
-        sum_a += tl.sum(tl.where(present, d * of_log, 0.0), 0)
-        of_pre = tl.where(present, of_d * _step_slope(pre, dt_min, dt_max, SOFTPLUS), 0.0)
-        sum_bias += tl.sum(of_pre, 0)
-        sum_d += tl.sum(dy * single, 0)
-        at = ((block * batches + batch) * length + step) * heads + head
-        tl.store(grad_dt + at, of_pre, mask=present)
-        of_x = of_driven * d[:, None] + skip[None, :] * dy
-        tl.store(grad_x + tile_at, of_x, mask=tile_mask)
-        at = ((table * length + step) * groups + group)[:, None] * N + n[None, :]
-        table_mask = present[:, None] & has_n[None, :]
-        tl.store(grad_b + at, of_b, mask=table_mask)
-        tl.store(grad_c + at, of_c, mask=table_mask)
-
-        flow = _keep(flow, everything, seq)
-        flow += tl.dot(tl.trans(weighted), c_single, input_precision=PRECISION)
-
-    if grad_initial is not None:
-        tl.store(grad_initial + state_at, flow, mask=state_mask)
-    row = (block * batches + batch) * heads + head
-    tl.store(grad_A + row, sum_a)
-    if bias is not None:
-        tl.store(grad_bias + row, sum_bias)
-    if D is not None:
-        tl.store(grad_D + (batch * heads + head) * P + p, sum_d, mask=has_p)
+@triton.jit(do_not_specialize=["length"])
+def differentiate_steps(
+    grad_sizes, dt, bias, grad_dt, grad_pre, length, heads, blocks, batches, dt_min, dt_max,
+    SOFTPLUS: tl.constexpr, Q: tl.constexpr,
+):  # fmt: skip
+    """Write grad_dt, and grad_pre in float32 for the bias; grid: chunks, heads, batch entries."""
+    program = tl.program_id(0)
+    chunks = tl.cdiv(length, Q)
+    head = (program // chunks % heads).to(tl.int64)
+    batch = (program // chunks // heads).to(tl.int64)
+    t = tl.arange(0, Q)
+    first = program % chunks * Q
+    present = first + t < length
+    total = tl.zeros([Q], tl.float32)
+    for block in range(0, blocks):
+        base = ((block * batches + batch) * length + first) * heads + head
+        total += tl.load(grad_sizes + base + t * heads, mask=present, other=0.0)
+    pre = _load_pre(dt, bias, batch, head, first, t, present)
+    value = pre
+    if SOFTPLUS:
+        value = softplus(pre)
+        total *= softplus_slope(pre)
+    total = tl.where((value < dt_min) | (value > dt_max), 0.0, total)
+    base = (batch * length + first) * heads + head
+    tl.store(grad_dt + base + t * heads, total, mask=present)
+    if grad_pre is not None:
+        tl.store(grad_pre + base + t * heads, total, mask=present)

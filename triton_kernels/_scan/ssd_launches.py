@@ -11,13 +11,25 @@ from torch import Tensor
 
 from saccade.triton_kernels._launch import Launch
 from saccade.triton_kernels._scan.layout import Strided, contiguous, sequences, strided
-from saccade.triton_kernels._scan.ssd import ssd_backward, ssd_forward
+from saccade.triton_kernels._scan.ssd import (
+    differentiate_inputs,
+    differentiate_signals,
+    differentiate_steps,
+    ssd_adjoint,
+    ssd_outputs,
+    ssd_states,
+    ssd_steps,
+)
 
 # The chunk of an inference, which saves no states.
 CHUNK = 64
 CHUNKS = (16, 32, 64)
 # Channels of a program.
 _WIDTH = 64
+# States of a program that sums gradients of B and C over heads.
+_STATES_TILE = 64
+# Programs that keep any device of today busy, and the same on all.
+_PROGRAMS = 512
 
 
 @dataclass(frozen=True)
@@ -57,14 +69,44 @@ def _blocks(inputs: Inputs) -> int:
     return int(triton.cdiv(inputs.x.shape[3], _width(inputs)))
 
 
-def _programs(inputs: Inputs) -> int:
-    return int(inputs.x.shape[0] * inputs.x.shape[2] * _blocks(inputs))
+def _launch(
+    kernel: Any, grid: int, arguments: dict[str, Any], constants: dict[str, Any], warps: int = 8
+) -> Launch:
+    """A launch with those of the arguments and constants that the kernel knows."""
+    names = {parameter.name for parameter in kernel.params} if hasattr(kernel, "params") else None
+    names = names or set(kernel.arg_names)
+    return Launch(
+        kernel,
+        grid,
+        {name: value for name, value in arguments.items() if name in names},
+        {name: value for name, value in constants.items() if name in names},
+        num_warps=warps,
+        num_stages=1,
+    )
 
 
-def _common(inputs: Inputs, chunk: int) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Arguments and constants of both kernels."""
-    heads, states = inputs.x.shape[2], inputs.B.shape[3]
-    half = inputs.x.dtype != torch.float32
+@dataclass(frozen=True)
+class _Plan:
+    """Arguments and constants of all kernels of a call."""
+
+    arguments: dict[str, Any]
+    constants: dict[str, Any]
+    chunks: int
+    programs: int
+
+    def launch(self, kernel: Any, grid: int, warps: int = 8, **more: Any) -> Launch:
+        return _launch(kernel, grid, {**self.arguments, **more}, self.constants, warps)
+
+
+def _plan(inputs: Inputs, chunk: int) -> tuple[_Plan, Launch]:
+    """The plan, and the launch that computes the decays."""
+    batch, length, heads, width = inputs.x.shape
+    states = inputs.B.shape[3]
+    chunks = int(triton.cdiv(length, chunk))
+    table = inputs.x.new_empty([3, batch, heads, chunks, chunk], dtype=torch.float32)
+    numbers = None
+    if inputs.seq_idx is not None:
+        numbers = table.new_empty(table.shape[1:], dtype=torch.int32)
     arguments = {
         "x": _rows(inputs.x),
         "dt": _rows(inputs.dt),
@@ -75,49 +117,52 @@ def _common(inputs: Inputs, chunk: int) -> tuple[dict[str, Any], dict[str, Any]]
         "z": None if inputs.z is None else _rows(inputs.z),
         "bias": contiguous(inputs.dt_bias),
         "seq": sequences(inputs.seq_idx),
-        "length": inputs.x.shape[1],
+        "sizes": table[0],
+        "high": table[1],
+        "low": table[2],
+        "numbers": numbers,
+        "length": length,
         "heads": heads,
         "heads_of_group": heads // inputs.B.shape[2],
+        "groups": inputs.B.shape[2],
         "blocks": _blocks(inputs),
+        "batches": batch,
         "dt_min": float(inputs.dt_min),
         "dt_max": float(inputs.dt_max),
     }
     constants = {
         "SOFTPLUS": bool(inputs.dt_softplus),
-        "P": inputs.x.shape[3],
+        "P": width,
         "N": states,
         "WIDTH": _width(inputs),
         "STATES": max(16, triton.next_power_of_2(states)),
-        "Q": chunk or CHUNK,
-        "PRECISION": "tf32" if half else "ieee",
+        "STATES_TILE": min(_STATES_TILE, max(16, triton.next_power_of_2(states))),
+        "Q": chunk,
+        "PRECISION": "tf32" if inputs.x.dtype != torch.float32 else "tf32x3",
     }
-    return arguments, constants
+    plan = _Plan(arguments, constants, chunks, batch * heads * _blocks(inputs))
+    return plan, plan.launch(ssd_steps, batch * heads * chunks, warps=2)
 
 
-def forward_launch(inputs: Inputs, chunk: int) -> tuple[Launch, tuple[Tensor, Tensor, Tensor]]:
-    """The launch of the forward with the tensors that it fills."""
-    batch, length = inputs.x.shape[:2]
+def forward_launches(
+    inputs: Inputs, chunk: int
+) -> tuple[list[Launch], tuple[Tensor, Tensor, Tensor]]:
+    """The launches of the forward in their order, with the tensors that they fill."""
+    plan, steps = _plan(inputs, chunk or CHUNK)
     single = {"dtype": torch.float32}
     out = inputs.x.new_empty(inputs.x.shape)
     last = inputs.x.new_empty(inputs.state_shape, **single)
-    times = triton.cdiv(length, chunk) if chunk else 0
-    saved = inputs.x.new_empty([batch, times, *inputs.state_shape[1:]], **single)
-    arguments, constants = _common(inputs, chunk)
-    launch = Launch(
-        ssd_forward,
-        _programs(inputs),
-        {
-            **arguments,
-            "initial": contiguous(inputs.initial_states),
-            "out": out,
-            "last": last,
-            "checkpoints": saved,
-        },
-        {**constants, "SAVE": bool(chunk)},
-        num_warps=8,
-        num_stages=1,
+    saved = inputs.x.new_empty([inputs.x.shape[0], plan.chunks, *inputs.state_shape[1:]], **single)
+    states = plan.launch(
+        ssd_states,
+        plan.programs,
+        initial=contiguous(inputs.initial_states),
+        last=last,
+        checkpoints=saved,
     )
-    return launch, (out, last, saved)
+    outputs = plan.launch(ssd_outputs, plan.programs * plan.chunks, out=out, checkpoints=saved)
+    kept = saved if chunk else saved.new_empty([saved.shape[0], 0, *saved.shape[2:]])
+    return [steps, states, outputs], (out, last, kept)
 
 
 @dataclass(frozen=True)
@@ -135,66 +180,83 @@ class Gradients:
     initial_states: Tensor | None
 
     def collect(self, inputs: Inputs) -> tuple[Tensor, ...]:
-        """Add the tables up; to be called after the launch."""
+        """Add the tables up; to be called after the launches."""
         none = inputs.x.new_empty([0])
         return (
             self.x,
-            self.dt.sum(0).to(inputs.dt.dtype),
-            self.A.sum((0, 1)),
+            self.dt,
+            self.A.sum((0, 1, 2)),
             self.B.sum(0).to(inputs.B.dtype),
             self.C.sum(0).to(inputs.C.dtype),
-            none if self.D is None else self.D.sum(0),
+            none if self.D is None else self.D.sum((0, 1)),
             none if self.z is None else self.z,
             none if self.dt_bias is None else self.dt_bias.sum((0, 1)),
             none if self.initial_states is None else self.initial_states,
         )
 
 
-def backward_launch(
+def backward_launches(
     inputs: Inputs, grad_out: Tensor, grad_last: Tensor, checkpoints: Tensor, chunk: int
-) -> tuple[Launch, Gradients]:
-    """The launch of the backward with the tensors that it fills."""
-    batch, length, heads, _ = inputs.x.shape
+) -> tuple[list[Launch], Gradients]:
+    """The launches of the backward in their order, with the tensors that they fill."""
+    batch, length, heads, width = inputs.x.shape
     groups, states = inputs.B.shape[2:]
+    plan, steps = _plan(inputs, chunk)
     blocks = _blocks(inputs)
+    parts, sites = blocks * (heads // groups), batch * groups * plan.chunks
+    parts_a_program = int(triton.cdiv(parts, min(parts, triton.cdiv(_PROGRAMS, sites))))
+    slots = int(triton.cdiv(parts, parts_a_program))
 
     def table(*shape: int) -> Tensor:
         return inputs.x.new_empty(shape, dtype=torch.float32)
 
-    of_inputs = (blocks * (heads // groups), batch, length, groups, states)
     gradients = Gradients(
         x=inputs.x.new_empty(inputs.x.shape),
-        dt=table(blocks, batch, length, heads),
-        A=table(blocks, batch, heads),
-        B=table(*of_inputs),
-        C=table(*of_inputs),
-        D=None if inputs.D is None else table(batch, *inputs.x.shape[2:]),
+        dt=inputs.dt.new_empty(inputs.dt.shape),
+        A=table(blocks, batch, plan.chunks, heads),
+        B=table(slots, batch, length, groups, states),
+        C=table(slots, batch, length, groups, states),
+        D=None if inputs.D is None else table(batch, plan.chunks, heads, width),
         z=None if inputs.z is None else inputs.z.new_empty(inputs.z.shape),
-        dt_bias=None if inputs.dt_bias is None else table(blocks, batch, heads),
+        dt_bias=None if inputs.dt_bias is None else table(batch, length, heads),
         initial_states=None if inputs.initial_states is None else table(*inputs.state_shape),
     )
-    arguments, constants = _common(inputs, chunk)
-    launch = Launch(
-        ssd_backward,
-        _programs(inputs),
-        {
-            **arguments,
-            "grad_out": _rows(grad_out),
-            "grad_last": contiguous(grad_last),
-            "checkpoints": contiguous(checkpoints),
-            "grad_x": gradients.x,
-            "grad_dt": gradients.dt,
-            "grad_A": gradients.A,
-            "grad_b": gradients.B,
-            "grad_c": gradients.C,
-            "grad_D": gradients.D,
-            "grad_z": gradients.z,
-            "grad_bias": gradients.dt_bias,
-            "grad_initial": gradients.initial_states,
-            "batches": batch,
-        },
-        constants,
-        num_warps=8,
-        num_stages=1,
+    shared = {
+        "grad_out": _rows(grad_out),
+        "checkpoints": contiguous(checkpoints),
+        "flows": torch.empty_like(checkpoints, memory_format=torch.contiguous_format),
+        "grad_sizes": table(blocks, batch, length, heads),
+    }
+    adjoint = plan.launch(
+        ssd_adjoint,
+        plan.programs,
+        **shared,
+        grad_last=contiguous(grad_last),
+        grad_initial=gradients.initial_states,
     )
-    return launch, gradients
+    of_signals = plan.launch(
+        differentiate_signals,
+        plan.programs * plan.chunks,
+        **shared,
+        grad_x=gradients.x,
+        grad_A=gradients.A,
+        grad_D=gradients.D,
+        grad_z=gradients.z,
+    )
+    of_inputs = plan.launch(
+        differentiate_inputs,
+        sites * slots * int(triton.cdiv(states, plan.constants["STATES_TILE"])),
+        **shared,
+        grad_b=gradients.B,
+        grad_c=gradients.C,
+        parts_a_program=parts_a_program,
+    )
+    of_steps = plan.launch(
+        differentiate_steps,
+        batch * heads * plan.chunks,
+        warps=2,
+        **shared,
+        grad_dt=gradients.dt,
+        grad_pre=gradients.dt_bias,
+    )
+    return [steps, adjoint, of_signals, of_inputs, of_steps], gradients
