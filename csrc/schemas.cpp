@@ -36,13 +36,13 @@ STABLE_TORCH_LIBRARY(saccade, m) {
   m.def(
       "selective_scan_forward(Tensor u, Tensor delta, Tensor A, Tensor B, Tensor C, Tensor? D, "
       "Tensor? z, Tensor? delta_bias, Tensor? initial_state, Tensor? seq_idx, bool delta_softplus, "
-      "int[] directions, int height, int chunk) "
+      "int[] directions, SymInt height, int chunk) "
       "-> (Tensor out, Tensor last_state, Tensor checkpoints)");
   m.def(
       "selective_scan_backward(Tensor grad_out, Tensor grad_last_state, Tensor u, Tensor delta, "
       "Tensor A, Tensor B, Tensor C, Tensor? D, Tensor? z, Tensor? delta_bias, Tensor? "
       "initial_state, Tensor? seq_idx, Tensor checkpoints, bool delta_softplus, int[] directions, "
-      "int height, int chunk) "
+      "SymInt height, int chunk) "
       "-> (Tensor grad_u, Tensor grad_delta, Tensor grad_A, Tensor grad_B, Tensor grad_C, Tensor "
       "grad_D, Tensor grad_z, Tensor grad_delta_bias, Tensor grad_initial_state)");
 

@@ -5,7 +5,7 @@
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
-PEERS=(natten==0.21.7)
+PEERS=(mambapy==1.2.0 natten==0.21.7)
 OUT=${OUT:-build/peers}
 PYTHON=.venv-peers/bin/python
 

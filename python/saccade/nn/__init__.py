@@ -6,11 +6,16 @@ from saccade.nn.neighborhood_attention import (
     NeighborhoodAttention2d,
     NeighborhoodAttention3d,
 )
+from saccade.nn.scan import Mamba, MambaState, SelectiveScan, SelectiveScan2d
 
 __all__ = [
     "FasterKAN",
     "KANLinear",
+    "Mamba",
+    "MambaState",
     "NeighborhoodAttention1d",
     "NeighborhoodAttention2d",
     "NeighborhoodAttention3d",
+    "SelectiveScan",
+    "SelectiveScan2d",
 ]

@@ -95,18 +95,20 @@ def selective_scan(
     start = A.new_zeros(batch, *A.shape) if initial_state is None else _up(initial_state, A.dtype)
 
     total, states = torch.zeros_like(signal), []
+    # time unbound: the gradient of one slice at a time would be of the size of all of them
+    inputs, B_steps, C_steps = signal.unbind(-1), B.unbind(-1), C.unbind(-1)
     for k, direction in enumerate(directions):
-        order = scan_order(direction, length, height)
+        order, steps = scan_order(direction, length, height), step[:, k].unbind(-1)
         state = start[:, k]
-        outputs: list[Tensor] = [signal[..., 0]] * length
+        outputs: list[Tensor] = [signal] * length
         for s, p in enumerate(order):
             if seq_idx is not None and s > 0:
                 border = seq_idx[:, p] != seq_idx[:, order[s - 1]]
                 state = torch.where(border[:, None, None], torch.zeros_like(state), state)
-            dt = step[:, k, :, p, None]
-            drive = B[:, k, :, :, p if B.shape[-1] > 1 else 0] * signal[:, :, p, None]
+            dt = steps[p][..., None]
+            drive = B_steps[p if len(B_steps) > 1 else 0][:, k] * inputs[p][..., None]
             state = (dt * A[k]).exp() * state + dt * drive
-            y = (C[:, k, :, :, p if C.shape[-1] > 1 else 0] * state).sum(-1)
+            y = (C_steps[p if len(C_steps) > 1 else 0][:, k] * state).sum(-1)
             # a complex state stands for itself and its conjugate
             outputs[p] = 2 * y.real if y.is_complex() else y
         if length:
@@ -168,14 +170,16 @@ def ssd_scan(
     if initial_states is not None:
         state = initial_states.to(dtype)
     outputs = []
+    # time unbound: the gradient of one slice at a time would be of the size of all of them
+    signals, steps, Bs, Cs = (t.unbind(1) for t in (signal, step, B, C))
     for t in range(length):
         if seq_idx is not None and t > 0:
             border = seq_idx[:, t] != seq_idx[:, t - 1]
             state = torch.where(border[:, None, None, None], torch.zeros_like(state), state)
-        decay = (step[:, t] * A).exp()[..., None, None]
-        drive = (step[:, t, :, None] * signal[:, t])[..., None] * B[:, t, :, None]
+        decay = (steps[t] * A).exp()[..., None, None]
+        drive = (steps[t][..., None] * signals[t])[..., None] * Bs[t][..., None, :]
         state = decay * state + drive
-        outputs.append((state * C[:, t, :, None]).sum(-1))
+        outputs.append((state * Cs[t][..., None, :]).sum(-1))
     total = torch.stack(outputs, 1) if outputs else torch.zeros_like(signal)
     if D is not None:
         total = total + D.to(dtype) * signal

@@ -1,0 +1,367 @@
+// Causal depthwise convolution. Inputs pass through a line: W - 1 values from before a block, then
+// the block's. A lane is a position, and taps are one element apart; or, where channels stand side
+// by side in memory, a lane is a channel, and taps are a vector apart. Everything else is the same.
+#pragma once
+
+#include "scan/cpu_lanes.inl"
+
+namespace saccade::scan::SACCADE_ISA_NAMESPACE {
+
+constexpr int kMaxTaps = 16;
+// Vectors of a block.
+constexpr int64_t kConvVectors = 32;
+
+// A task's channels and how their positions become vectors.
+template <typename T, bool kByChannel>
+struct Rows {
+  static constexpr int W = kWidth<T>;
+  static constexpr int64_t kTap = kByChannel ? W : 1;                     // elements between taps
+  static constexpr int64_t kBlock = kConvVectors * (kByChannel ? 1 : W);  // positions of a block
+  static constexpr int64_t kLine = (kConvVectors + kMaxTaps) * W;
+
+  int64_t batch, channel, count;
+
+  int64_t vectors(int64_t positions) const {
+    return kByChannel ? positions : (positions + W - 1) / W;
+  }
+
+  void load(const View<const T>& view, int64_t position, int64_t positions, T* line) const {
+    if constexpr (kByChannel) {
+      load_rows(view, batch, 0, channel, count, position, positions, line);
+    } else {
+      const T* from =
+          view.data + batch * view.batch + channel * view.channel + position * view.position;
+      if (view.position == 1) {
+        memcpy(line, from, static_cast<size_t>(positions) * sizeof(T));
+      } else {
+        for (int64_t i = 0; i < positions; ++i) line[i] = from[i * view.position];
+      }
+    }
+  }
+
+  void store(const T* line, int64_t position, int64_t positions, const View<T>& view) const {
+    if constexpr (kByChannel) {
+      store_rows(line, batch, 0, channel, count, position, positions, view);
+    } else {
+      T* to = view.data + batch * view.batch + channel * view.channel + position * view.position;
+      if (view.position == 1) {
+        memcpy(to, line, static_cast<size_t>(positions) * sizeof(T));
+      } else {
+        for (int64_t i = 0; i < positions; ++i) to[i * view.position] = line[i];
+      }
+    }
+  }
+
+  // A parameter of every channel, one in a lane or the only one in all of them.
+  Vec<T> parameter(const T* data, int64_t stride) const {
+    if constexpr (kByChannel) {
+      Vec<T> v{};
+      for (int64_t i = 0; i < count; ++i) v[i] = data[(channel + i) * stride];
+      return v;
+    } else {
+      return broadcast<T>(data[channel * stride]);
+    }
+  }
+
+  // A sum over positions, lane by lane so far.
+  void store_sum(Vec<T> sum, int64_t stride, T* data) const {
+    if constexpr (kByChannel) {
+      for (int64_t i = 0; i < count; ++i) data[(channel + i) * stride] = sum[i];
+    } else {
+      data[channel * stride] = horizontal_sum<T>(sum);
+    }
+  }
+};
+
+// The end of the run of one sequence that starts at `begin`.
+inline int64_t run_end(const int32_t* sequence, int64_t begin, int64_t length) {
+  if (sequence == nullptr) return length;
+  int64_t end = begin + 1;
+  while (end < length && sequence[end] == sequence[begin]) ++end;
+  return end;
+}
+
+template <typename T, bool kByChannel>
+struct Conv {
+  using Channels = Rows<T, kByChannel>;
+  static constexpr int W = kWidth<T>;
+
+  const ConvProblem& problem;
+  const ConvInputs<T>& in;
+  const int32_t* sequence;
+  Channels rows;
+  int64_t before;  // W - 1
+  Vec<T> weight[kMaxTaps], bias;
+
+  Conv(const ConvProblem& problem, const ConvInputs<T>& in, Channels rows)
+      : problem(problem),
+        in(in),
+        sequence(in.sequence == nullptr ? nullptr : in.sequence + rows.batch * problem.length),
+        rows(rows),
+        before(problem.width - 1),
+        bias(in.bias == nullptr ? Vec<T>{} : rows.parameter(in.bias, 1)) {
+    for (int64_t w = 0; w < problem.width; ++w) {
+      weight[w] = rows.parameter(in.weight + w, problem.width);
+    }
+  }
+
+  // Whether the input at a position before a run is seen by the run.
+  bool is_seen(int64_t position, int64_t run) const {
+    return position >= 0 && sequence != nullptr && sequence[position] == sequence[run];
+  }
+
+  // The W - 1 inputs before a run.
+  void load_before(int64_t run, T* line) const {
+    fill_zero(line, before * Channels::kTap);
+    for (int64_t i = 0; i < before; ++i) {
+      T* at = line + i * Channels::kTap;
+      if (run == 0 && in.initial != nullptr) {
+        const int64_t lanes = kByChannel ? rows.count : 1;
+        for (int64_t c = 0; c < lanes; ++c) {
+          at[c] = in.initial[(rows.batch * problem.channels + rows.channel + c) * before + i];
+        }
+      } else if (is_seen(run - before + i, run)) {
+        rows.load(in.x, run - before + i, 1, at);
+      }
+    }
+  }
+
+  // The last W - 1 inputs of a block become those before the next.
+  void shift(int64_t positions, T* line) const {
+    memmove(line, line + positions * Channels::kTap,
+            static_cast<size_t>(before * Channels::kTap) * sizeof(T));
+  }
+
+  template <int kTaps>
+  SACCADE_INLINE Vec<T> apply(const T* from) const {
+    Vec<T> sum = bias;
+    const int64_t taps = kTaps > 0 ? kTaps : problem.width;
+    for (int64_t w = 0; w < taps; ++w) {
+      sum += weight[w] * saccade::SACCADE_ISA_NAMESPACE::load<T>(from + w * Channels::kTap);
+    }
+    return sum;
+  }
+};
+
+template <typename T, bool kByChannel, int kTaps>
+inline void conv_block(const Conv<T, kByChannel>& conv, const T* line, int64_t vectors, T* out) {
+  constexpr int W = kWidth<T>;
+  for (int64_t i = 0; i < vectors * W; i += W) {
+    const Vec<T> y = conv.template apply<kTaps>(line + i);
+    store<T>(out + i, conv.problem.silu ? y * fast_sigmoid<T>(y) : y);
+  }
+}
+
+template <typename T, bool kByChannel, int kTaps>
+inline void conv_forward_rows(const ConvForward<T>& args, int64_t batch, int64_t channel,
+                              int64_t count, T* scratch) {
+  using Channels = Rows<T, kByChannel>;
+  const Conv<T, kByChannel> conv(args.problem, args.in, {batch, channel, count});
+  const int64_t length = args.problem.length;
+  T* line = scratch;
+  T* out = scratch + Channels::kLine;
+  fill_zero(line, Channels::kLine);
+  for (int64_t run = 0; run < length;) {
+    const int64_t end = run_end(conv.sequence, run, length);
+    conv.load_before(run, line);
+    for (int64_t position = run; position < end; position += Channels::kBlock) {
+      const int64_t left = end - position;
+      const int64_t positions = left < Channels::kBlock ? left : Channels::kBlock;
+      conv.rows.load(args.in.x, position, positions, line + conv.before * Channels::kTap);
+      conv_block<T, kByChannel, kTaps>(conv, line, conv.rows.vectors(positions), out);
+      conv.rows.store(out, position, positions, args.out);
+      conv.shift(positions, line);
+    }
+    run = end;
+  }
+}
+
+template <typename T, bool kByChannel>
+struct ConvSums {
+  Vec<T> weight[kMaxTaps]{}, bias{};
+};
+
+// The gradient before the activation, behind the last W - 1 of the block before, and the sums for
+// weight and bias.
+template <typename T, bool kByChannel, int kTaps>
+inline void conv_slopes(const Conv<T, kByChannel>& conv, const T* line, const T* grad_out,
+                        int64_t positions, T* slopes, ConvSums<T, kByChannel>& sums) {
+  using Channels = Rows<T, kByChannel>;
+  constexpr int W = kWidth<T>;
+  const int64_t taps = kTaps > 0 ? kTaps : conv.problem.width;
+  const int64_t vectors = conv.rows.vectors(positions);
+  for (int64_t v = 0; v < vectors; ++v) {
+    const int64_t i = v * W;
+    Vec<T> grad = load(grad_out + i);
+    if (conv.problem.silu) {
+      const Vec<T> y = conv.template apply<kTaps>(line + i);
+      const Vec<T> s = fast_sigmoid<T>(y);
+      grad *= s + y * s * (T(1) - s);
+    }
+    if (!kByChannel && i + W > positions)
+      grad = lanes_between<T>(0, positions - i) ? grad : Vec<T>{};
+    sums.bias += grad;
+    for (int64_t w = 0; w < taps; ++w) {
+      sums.weight[w] += grad * load(line + i + w * Channels::kTap);
+    }
+    store<T>(slopes + i, grad);
+  }
+}
+
+// Gradients of inputs that start W - 1 positions before a block's slopes.
+template <typename T, bool kByChannel, int kTaps>
+inline void conv_transposed(const Conv<T, kByChannel>& conv, const T* slopes, int64_t positions,
+                            T* out) {
+  using Channels = Rows<T, kByChannel>;
+  constexpr int W = kWidth<T>;
+  const int64_t taps = kTaps > 0 ? kTaps : conv.problem.width;
+  for (int64_t i = 0; i < conv.rows.vectors(positions) * W; i += W) {
+    Vec<T> sum{};
+    for (int64_t w = 0; w < taps; ++w) {
+      sum += conv.weight[taps - 1 - w] * load(slopes + i + w * Channels::kTap);
+    }
+    store<T>(out + i, sum);
+  }
+}
+
+// Writes gradients of the inputs [first, first + positions); those before the run belong to the
+// initial states, to an earlier run of the same sequence, or to nobody.
+template <typename T, bool kByChannel>
+inline void conv_store_inputs(const ConvBackward<T>& args, const Conv<T, kByChannel>& conv,
+                              int64_t run, int64_t first, int64_t positions, const T* line,
+                              T* one) {
+  using Channels = Rows<T, kByChannel>;
+  const int64_t lanes = kByChannel ? conv.rows.count : 1;
+  int64_t i = 0;
+  for (; i < positions && first + i < run; ++i) {
+    const int64_t position = first + i;
+    const T* from = line + i * Channels::kTap;
+    if (run == 0 && args.grad_initial != nullptr) {
+      for (int64_t c = 0; c < lanes; ++c) {
+        const int64_t row = conv.rows.batch * conv.problem.channels + conv.rows.channel + c;
+        args.grad_initial[row * conv.before + position + conv.before] = from[c];
+      }
+    } else if (conv.is_seen(position, run)) {
+      const View<const T> written{args.grad_x.data, args.grad_x.batch, 0, args.grad_x.channel,
+                                  args.grad_x.position};
+      conv.rows.load(written, position, 1, one);
+      for (int64_t c = 0; c < lanes; ++c) one[c] += from[c];
+      conv.rows.store(one, position, 1, args.grad_x);
+    }
+  }
+  if (i < positions) {
+    conv.rows.store(line + i * Channels::kTap, first + i, positions - i, args.grad_x);
+  }
+}
+
+template <typename T, bool kByChannel, int kTaps>
+inline void conv_backward_rows(const ConvBackward<T>& args, int64_t batch, int64_t channel,
+                               int64_t count, T* scratch) {
+  using Channels = Rows<T, kByChannel>;
+  constexpr int64_t kTap = Channels::kTap;
+  const Conv<T, kByChannel> conv(args.problem, args.in, {batch, channel, count});
+  const int64_t length = args.problem.length, width = args.problem.width, before = conv.before;
+  T* line = scratch;
+  T* grad_out = scratch + Channels::kLine;
+  T* slopes = scratch + 2 * Channels::kLine;
+  T* grad_in = scratch + 3 * Channels::kLine;
+  fill_zero(scratch, 4 * Channels::kLine);
+  ConvSums<T, kByChannel> sums;
+  if (length == 0 && args.grad_initial != nullptr) {
+    const int64_t lanes = kByChannel ? count : 1;
+    fill_zero(args.grad_initial + (batch * args.problem.channels + channel) * before,
+              lanes * before);
+  }
+  for (int64_t run = 0; run < length;) {
+    const int64_t end = run_end(conv.sequence, run, length);
+    conv.load_before(run, line);
+    fill_zero(slopes, before * kTap);
+    for (int64_t position = run; position < end; position += Channels::kBlock) {
+      const int64_t left = end - position;
+      const int64_t positions = left < Channels::kBlock ? left : Channels::kBlock;
+      conv.rows.load(args.in.x, position, positions, line + before * kTap);
+      conv.rows.load(args.grad_out, position, positions, grad_out);
+      conv_slopes<T, kByChannel, kTaps>(conv, line, grad_out, positions, slopes + before * kTap,
+                                        sums);
+      conv_transposed<T, kByChannel, kTaps>(conv, slopes, positions, grad_in);
+      conv_store_inputs(args, conv, run, position - before, positions, grad_in, grad_out);
+      conv.shift(positions, line);
+      conv.shift(positions, slopes);
+    }
+    // the last W - 1 inputs meet no outputs after the run
+    fill_zero(slopes + before * kTap, before * kTap);
+    conv_transposed<T, kByChannel, kTaps>(conv, slopes, before, grad_in);
+    conv_store_inputs(args, conv, run, end - before, before, grad_in, grad_out);
+    run = end;
+  }
+  for (int64_t w = 0; w < width; ++w) {
+    conv.rows.store_sum(sums.weight[w], width,
+                        args.grad_weight + batch * args.problem.channels * width + w);
+  }
+  if (args.grad_bias != nullptr) {
+    conv.rows.store_sum(sums.bias, 1, args.grad_bias + batch * args.problem.channels);
+  }
+}
+
+template <typename T>
+inline int64_t conv_scratch(const ConvProblem&) {
+  return 4 * Rows<T, true>::kLine;
+}
+
+template <typename T>
+inline bool by_channel(const View<const T>& x, int64_t count) {
+  return count > 1 && x.channel == 1 && x.position != 1;
+}
+
+// Channels side by side come in blocks of lanes, others one by one.
+template <typename T, int kTaps>
+inline void conv_forward_taps(const ConvForward<T>& args, int64_t batch, int64_t channel,
+                              int64_t count, T* scratch) {
+  if (by_channel(args.in.x, count)) {
+    conv_forward_rows<T, true, kTaps>(args, batch, channel, count, scratch);
+    return;
+  }
+  for (int64_t c = channel; c < channel + count; ++c) {
+    conv_forward_rows<T, false, kTaps>(args, batch, c, 1, scratch);
+  }
+}
+
+template <typename T, int kTaps>
+inline void conv_backward_taps(const ConvBackward<T>& args, int64_t batch, int64_t channel,
+                               int64_t count, T* scratch) {
+  if (by_channel(args.in.x, count)) {
+    conv_backward_rows<T, true, kTaps>(args, batch, channel, count, scratch);
+    return;
+  }
+  for (int64_t c = channel; c < channel + count; ++c) {
+    conv_backward_rows<T, false, kTaps>(args, batch, c, 1, scratch);
+  }
+}
+
+template <typename T>
+inline void conv_forward(const ConvForward<T>& args, int64_t batch, int64_t channel, int64_t count,
+                         T* scratch) {
+  switch (args.problem.width) {
+    case 3:
+      return conv_forward_taps<T, 3>(args, batch, channel, count, scratch);
+    case 4:
+      return conv_forward_taps<T, 4>(args, batch, channel, count, scratch);
+    default:
+      return conv_forward_taps<T, 0>(args, batch, channel, count, scratch);
+  }
+}
+
+template <typename T>
+inline void conv_backward(const ConvBackward<T>& args, int64_t batch, int64_t channel,
+                          int64_t count, T* scratch) {
+  switch (args.problem.width) {
+    case 3:
+      return conv_backward_taps<T, 3>(args, batch, channel, count, scratch);
+    case 4:
+      return conv_backward_taps<T, 4>(args, batch, channel, count, scratch);
+    default:
+      return conv_backward_taps<T, 0>(args, batch, channel, count, scratch);
+  }
+}
+
+}  // namespace saccade::scan::SACCADE_ISA_NAMESPACE
