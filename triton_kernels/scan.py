@@ -23,7 +23,7 @@ from saccade.triton_kernels._scan import (
     selective_launches,
     ssd_launches,
 )
-from saccade.triton_kernels._scan.layout import empty_like
+from saccade.triton_kernels._scan.layout import empty_like, intervals
 
 __all__ = [
     "causal_conv1d_backward",
@@ -39,7 +39,7 @@ _SELECTIVE = (
     "Tensor u, Tensor delta, Tensor A, Tensor B, Tensor C, Tensor? D, Tensor? z, "
     "Tensor? delta_bias, Tensor? initial_state, Tensor? seq_idx"
 )
-_SELECTIVE_OPTIONS = "bool delta_softplus, int[] directions, int height, int chunk"
+_SELECTIVE_OPTIONS = "bool delta_softplus, int[] directions, SymInt height, int chunk"
 _SSD = (
     "Tensor x, Tensor dt, Tensor A, Tensor B, Tensor C, Tensor? D, Tensor? z, Tensor? dt_bias, "
     "Tensor? initial_states, Tensor? seq_idx"
@@ -126,10 +126,11 @@ def selective_scan_backward(
     *tensors, checkpoints, softplus, directions, height, chunk = arguments
     inputs = _selective(*tensors, softplus, directions, height)
     checks.like("grad_out", grad_out, inputs.u.shape, inputs.u)
+    if not chunk:
+        raise ValueError("chunk must be that of the forward, got 0.")
     _check_chunk(chunk, (selective_launches.STEPS,))
     batch, channels, length = inputs.u.shape
-    times = -(-length // selective_launches.STEPS)
-    expected = (batch, inputs.paths, times, inputs.states, channels)
+    expected = (batch, inputs.paths, intervals(length, chunk), inputs.states, channels)
     checks.shape("checkpoints", checkpoints, expected, inputs.u.device)
     launch, gradients = selective_launches.backward_launch(
         inputs, grad_out, grad_last_state, checkpoints
@@ -181,7 +182,7 @@ def ssd_scan_backward(
     if not chunk:
         raise ValueError("chunk must be that of the forward, got 0.")
     _check_chunk(chunk, ssd_launches.CHUNKS)
-    times = -(-inputs.x.shape[1] // chunk)
+    times = intervals(inputs.x.shape[1], chunk)
     expected = (inputs.x.shape[0], times, *inputs.state_shape[1:])
     checks.shape("checkpoints", checkpoints, expected, inputs.x.device)
     launches, gradients = ssd_launches.backward_launches(
@@ -243,11 +244,10 @@ def _parameter(tensor: Tensor | None, main: Tensor) -> Tensor:
 def _fake_selective_forward(*arguments: Any) -> tuple[Tensor, ...]:
     u, A, chunk = arguments[0], arguments[2], arguments[-1]
     paths, channels, states = A.shape
-    times = (u.shape[2] + chunk - 1) // chunk if chunk else 0
     return (
         empty_like(u),
         _single(u, u.shape[0], *A.shape),
-        _single(u, u.shape[0], paths, times, states, channels),
+        _single(u, u.shape[0], paths, intervals(u.shape[2], chunk), states, channels),
     )
 
 
@@ -267,12 +267,11 @@ def _fake_selective_backward(_out: Tensor, _last: Tensor, *arguments: Any) -> tu
 
 def _fake_ssd_forward(*arguments: Any) -> tuple[Tensor, ...]:
     x, B, chunk = arguments[0], arguments[3], arguments[-1]
-    times = (x.shape[1] + chunk - 1) // chunk if chunk else 0
     state = (*x.shape[2:], B.shape[3])
     return (
         x.new_empty(x.shape),
         _single(x, x.shape[0], *state),
-        _single(x, x.shape[0], times, *state),
+        _single(x, x.shape[0], intervals(x.shape[1], chunk), *state),
     )
 
 

@@ -13,6 +13,7 @@
 
 #include "common/bind.h"
 #include "scan/cuda_kernel.cuh"
+#include "scan/kernel.h"
 
 namespace saccade::scan_device {
 namespace {
@@ -254,10 +255,6 @@ Checkpoints scan_checkpoints(const Tensor& tensor) {
           tensor.stride(3)};
 }
 
-int64_t count_chunks(int64_t length, int64_t chunk) {
-  return chunk > 0 ? (length + chunk - 1) / chunk : 0;
-}
-
 void check_checkpoints(const Tensor& checkpoints, const Tensor& first, int64_t chunk,
                        const Ints& sizes) {
   STD_TORCH_CHECK(chunk >= 1, "chunk must be at least 1 in a backward, got ", chunk, ".");
@@ -293,7 +290,7 @@ std::tuple<Tensor, Tensor, Tensor> scan_forward_op(
                                          : torch::stable::new_zeros(u, in.state, ScalarType::Float);
     return {out, last, floats(u, {in.state[0], in.state[1], 0, in.state[3], in.state[2]})};
   }
-  const int64_t times = count_chunks(u.size(2), chunk);
+  const int64_t times = scan::intervals(u.size(2), chunk);
   Tensor last = floats(u, in.state);
   Tensor saved = floats(u, {in.state[0], in.state[1], times, in.state[3], in.state[2]});
   return run_forward(in, out, view(out, "bdl"), last, saved, scan_checkpoints(saved));
@@ -317,7 +314,7 @@ Gradients scan_backward_op(const Tensor& grad_out, const Tensor& grad_last_state
   check_shape("grad_last_state", grad_last_state, u, state);
   STD_TORCH_CHECK(!in.empty(), "u must not be empty in a backward on CUDA, got ", shape(u), ".");
   check_checkpoints(checkpoints, u, chunk,
-                    {state[0], state[1], count_chunks(u.size(2), chunk), state[3], state[2]});
+                    {state[0], state[1], scan::intervals(u.size(2), chunk), state[3], state[2]});
   const Tensor last = to_contiguous(grad_last_state, ScalarType::Float);
   const Tensor saved = to_contiguous(checkpoints, ScalarType::Float);
   const Ints none{0};
@@ -439,7 +436,7 @@ std::tuple<Tensor, Tensor, Tensor> ssd_forward_op(const Tensor& x, const Tensor&
                                          : torch::stable::new_zeros(x, s, ScalarType::Float);
     return {out, last, floats(x, {s[0], 0, s[1], s[2], s[3]})};
   }
-  Tensor saved = floats(x, {s[0], count_chunks(x.size(1), chunk), s[1], s[2], s[3]});
+  Tensor saved = floats(x, {s[0], scan::intervals(x.size(1), chunk), s[1], s[2], s[3]});
   return run_forward(in, out, flat_view(out), floats(x, s), saved, ssd_checkpoints(saved));
 }
 
@@ -458,7 +455,7 @@ Gradients ssd_backward_op(const Tensor& grad_out, const Tensor& grad_final_state
   check_shape("grad_final_states", grad_final_states, x, s);
   STD_TORCH_CHECK(!in.empty(), "x must not be empty in a backward on CUDA, got ", shape(x), ".");
   check_checkpoints(checkpoints, x, chunk,
-                    {s[0], count_chunks(x.size(1), chunk), s[1], s[2], s[3]});
+                    {s[0], scan::intervals(x.size(1), chunk), s[1], s[2], s[3]});
   const Tensor out = with_flat_heads(grad_out);
   const Tensor last = to_contiguous(grad_final_states, ScalarType::Float);
   const Tensor saved = to_contiguous(checkpoints, ScalarType::Float);

@@ -127,7 +127,7 @@ def run_scan(
     """Outputs and gradients by the kernels."""
     t, batch, paths = tensors, case.batch, len(case.directions)
     problem = scan_problem(case, t, chunk)
-    times = -(-case.length // chunk)
+    times = -(-case.length // chunk) + 1
     saved = nan(t["A"], batch, paths, times, case.states, case.channels)
     stride = saved.stride()
     checkpoints = Checkpoints(saved.data_ptr(), *stride[:3], stride[4], stride[3])
@@ -171,7 +171,7 @@ def run_ssd(
     """Outputs and gradients by the kernels."""
     t, state = tensors, (case.heads, case.width, case.states)
     problem = ssd_problem(case, t, chunk)
-    saved = nan(t["A"], case.batch, -(-case.length // chunk), *state)
+    saved = nan(t["A"], case.batch, -(-case.length // chunk) + 1, *state)
     stride = saved.stride()
     checkpoints = Checkpoints(saved.data_ptr(), stride[0], 0, stride[1], stride[3], stride[4])
     outputs = {"out": nan(t["x"]), "final_states": nan(t["A"], case.batch, *state)}

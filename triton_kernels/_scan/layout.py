@@ -46,5 +46,10 @@ def laid_out_like(values: Tensor, tensor: Tensor) -> Tensor:
     return empty_like(tensor).copy_(values)
 
 
+def intervals(length: int, chunk: int) -> int:
+    """Room for the states in front of every chunk and one more, as csrc/scan/kernel.h says."""
+    return (length + chunk - 1) // chunk + 1 if chunk else 0
+
+
 def contiguous(tensor: Tensor | None) -> Tensor | None:
     return None if tensor is None else tensor.to(torch.float32).contiguous()

@@ -123,7 +123,7 @@ def scan_forward(
 
     for chunk in range(0, chunks):
         if SAVE:
-            at = ((batch * paths + path) * chunks + chunk) * N
+            at = ((batch * paths + path) * (chunks + 1) + chunk) * N
             at = (at + n)[None, :] * all_channels + channel[:, None]
             tl.store(checkpoints + at, h, mask=state_mask)
         step = chunk * STEPS + t
@@ -213,7 +213,7 @@ def scan_backward(
 
         for back in range(0, chunks):
             chunk = chunks - 1 - back
-            at = ((batch * paths + path) * chunks + chunk) * N
+            at = ((batch * paths + path) * (chunks + 1) + chunk) * N
             at = (at + n)[None, :] * all_channels + channel[:, None]
             h = tl.load(checkpoints + at, mask=state_mask, other=0.0)
             step = chunk * STEPS + t

@@ -16,6 +16,7 @@ from saccade.triton_kernels._scan.layout import (
     coefficients,
     contiguous,
     empty_like,
+    intervals,
     laid_out_like,
     sequences,
     signal,
@@ -139,7 +140,7 @@ def forward_launch(inputs: Inputs, chunk: int) -> tuple[Launch, Outputs]:
     single = {"dtype": torch.float32}
     out = inputs.u.new_empty(inputs.table_shape, **single) if several else empty_like(inputs.u)
     last = inputs.u.new_empty([batch, inputs.paths, channels, inputs.states], **single)
-    times = triton.cdiv(length, STEPS) if chunk else 0
+    times = intervals(length, chunk)
     saved = last.new_empty([batch, inputs.paths, times, inputs.states, channels])
     arguments, constants = _common(inputs, tile)
     launch = Launch(

@@ -1,11 +1,11 @@
 """Kernels of the state space dual scan (SSD): products within a chunk, a recurrence over chunks.
 
-A first kernel turns step sizes into decays. One walks the chunks of Q steps with the [P, N] state of
-a head in registers and writes the states between them; the outputs of all chunks then come at once.
-The backward walks the chunks against time for the gradients of those states, and does all else for
-all chunks at once. With half inputs, what is multiplied by a signal or by B or C is rounded to their
-type, except the state in the forward, which is TF32: in float16, states and their gradients must
-stay below 65504. Float32 inputs are multiplied in three TF32 products. Sums are float32.
+A first kernel turns step sizes into decays. One walks the chunks of Q steps with the [P, N] state
+of a head in registers and writes the states between them; the outputs of all chunks then come at
+once. The backward walks the chunks against time for the gradients of those states, and does all
+else for all chunks at once. With half inputs, what is multiplied by a signal or by B or C is
+rounded to their type, except the state in the forward, which is TF32: in float16, gradients need
+states below 65504. Float32 inputs are multiplied in three TF32 products. Sums are float32.
 
 Source: Dao and Gu, arXiv 2405.21060, section 6 (block decomposition) and listing 1.
 """
@@ -161,7 +161,7 @@ def ssd_states(
         state = tl.zeros([WIDTH, STATES], tl.float32)
     chunks = tl.cdiv(length, Q)
     for chunk in range(0, chunks):
-        base = ((batch * chunks + chunk) * heads + head) * (P * N)
+        base = ((batch * (chunks + 1) + chunk) * heads + head) * (P * N)
         tl.store(checkpoints + base + state_at, state, mask=state_mask)
         first = chunk * Q
         present = first + t < length
@@ -201,7 +201,7 @@ def ssd_outputs(
     signal = _load(x, batch, head, first, t, p, present, has_p)
     b_tile = _load(b, batch, group, first, t, n, present, has_n)
     c_tile = _load(c, batch, group, first, t, n, present, has_n)
-    base = ((batch * chunks + chunk) * heads + head) * (P * N)
+    base = ((batch * (chunks + 1) + chunk) * heads + head) * (P * N)
     at = p[:, None] * N + n[None, :]
     state = tl.load(checkpoints + base + at, mask=has_p[:, None] & has_n[None, :], other=0.0)
     y = _outputs(c_tile, b_tile, signal, d, decay, upto, state, PRECISION)
@@ -250,7 +250,7 @@ def ssd_adjoint(
     chunks = tl.cdiv(length, Q)
     for back in range(0, chunks):
         chunk = chunks - 1 - back
-        base = ((batch * chunks + chunk) * heads + head) * (P * N)
+        base = ((batch * (chunks + 1) + chunk) * heads + head) * (P * N)
         tl.store(flows + base + state_at, flow, mask=state_mask)
         first = chunk * Q
         present = first + t < length
@@ -293,7 +293,7 @@ def differentiate_signals(
     present = first + t < length
     state_mask = has_p[:, None] & has_n[None, :]
     state_at = p[:, None] * N + n[None, :]
-    state_base = ((batch * chunks + chunk) * heads + head) * (P * N)
+    state_base = ((batch * (chunks + 1) + chunk) * heads + head) * (P * N)
     tile_mask = present[:, None] & has_p[None, :]
     tile_base = ((batch * length + first) * heads + head) * P
     tile_at = t[:, None] * (heads * P) + p[None, :]
@@ -385,7 +385,7 @@ def differentiate_inputs(
         has_p = p < P
         state_mask = has_p[:, None] & has_n[None, :]
         state_at = p[:, None] * N + n[None, :]
-        state_base = ((batch * chunks + chunk) * heads + head) * (P * N)
+        state_base = ((batch * (chunks + 1) + chunk) * heads + head) * (P * N)
         row = (batch * heads + head) * chunks + chunk
         d, decay, upto, rest, _ = _load_decays(sizes, high, low, numbers, row, Q)
         signal = _load(x, batch, head, first, t, p, present, has_p)

@@ -58,6 +58,9 @@ class Inputs:
 
 def _rows(tensor: Tensor) -> Strided:
     """Batch, row, step and column of [B, L, rows, columns], or of [B, L, rows]."""
+    # offsets within a chunk take 32 bits
+    if max(abs(stride) for stride in tensor.stride()) * 2 * CHUNK >= 2**31:
+        tensor = tensor.contiguous()
     return strided(tensor, "blrc" if tensor.dim() == 4 else "blr", "brlc")
 
 
@@ -152,7 +155,8 @@ def forward_launches(
     single = {"dtype": torch.float32}
     out = inputs.x.new_empty(inputs.x.shape)
     last = inputs.x.new_empty(inputs.state_shape, **single)
-    saved = inputs.x.new_empty([inputs.x.shape[0], plan.chunks, *inputs.state_shape[1:]], **single)
+    shape = [inputs.x.shape[0], plan.chunks + 1, *inputs.state_shape[1:]]
+    saved = inputs.x.new_empty(shape, **single)
     states = plan.launch(
         ssd_states,
         plan.programs,
