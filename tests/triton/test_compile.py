@@ -41,6 +41,23 @@ CASES = [
         "3d",
         [*WINDOW_KERNELS, "differentiate_bias", "differentiate_additional"],
     ),
+    ("scan", "conv", ["convolve", "differentiate_filter", "differentiate_signal"]),
+    ("scan", "s6-gate", ["scan_forward", "scan_backward"]),
+    ("scan", "s6-one-state", ["scan_forward", "scan_backward"]),
+    ("scan", "s6-sequences", ["scan_forward", "scan_backward"]),
+    (
+        "scan",
+        "ssd-gate",
+        [
+            "ssd_steps",
+            "ssd_states",
+            "ssd_outputs",
+            "ssd_adjoint",
+            "differentiate_signals",
+            "differentiate_inputs",
+            "differentiate_steps",
+        ],
+    ),
 ]
 # A program of sm_80 may take 163 KB of shared memory; spills are few or the tile is too large.
 MAX_SHARED, MAX_SPILL = 163 * 1024, 128

@@ -125,30 +125,24 @@ def _keep(state, factor, numbers):
     return factor * state
 
 
-@triton.jit
-def _outputs(c, b, x, d, decay, upto, state, PRECISION: tl.constexpr):
-    """The outputs [Q, P] without skip and gate."""
-    scores = tl.dot(c, tl.trans(b), input_precision=PRECISION)
-    weights = scores * decay * d[None, :]
-    within = tl.dot(weights.to(x.dtype), x, input_precision=PRECISION)
-    across = tl.dot(c.to(tl.float32), tl.trans(state), input_precision=PRECISION)
-    return within + upto[:, None] * across
-
-
 @triton.jit(do_not_specialize=["length"])
 def ssd_states(
     x, b, initial, sizes, high, low, numbers, last, checkpoints,
     length, heads, heads_of_group, blocks,
-    P: tl.constexpr, N: tl.constexpr, WIDTH: tl.constexpr, STATES: tl.constexpr, Q: tl.constexpr,
-    PRECISION: tl.constexpr,
+    P: tl.constexpr, N: tl.constexpr, WIDTH: tl.constexpr, STATES_TILE: tl.constexpr,
+    Q: tl.constexpr, PRECISION: tl.constexpr,
 ):  # fmt: skip
-    """Write last and the states in front of every chunk; grid: tiles of channels, heads, batch."""
-    program = tl.program_id(0)
+    """Write last and the states in front of every chunk.
+
+    Grid: tiles of states, tiles of channels, heads, batch entries.
+    """
+    tiles: tl.constexpr = (N + STATES_TILE - 1) // STATES_TILE
+    n = tl.program_id(0) % tiles * STATES_TILE + tl.arange(0, STATES_TILE)
+    program = tl.program_id(0) // tiles
     head = (program // blocks % heads).to(tl.int64)
     batch = (program // blocks // heads).to(tl.int64)
     group = head // heads_of_group
     p = program % blocks * WIDTH + tl.arange(0, WIDTH)
-    n = tl.arange(0, STATES)
     t = tl.arange(0, Q)
     has_p = p < P
     has_n = n < N
@@ -158,7 +152,7 @@ def ssd_states(
     if initial is not None:
         state = tl.load(initial + state_base + state_at, mask=state_mask, other=0.0)
     else:
-        state = tl.zeros([WIDTH, STATES], tl.float32)
+        state = tl.zeros([WIDTH, STATES_TILE], tl.float32)
     chunks = tl.cdiv(length, Q)
     for chunk in range(0, chunks):
         base = ((batch * (chunks + 1) + chunk) * heads + head) * (P * N)
@@ -179,8 +173,8 @@ def ssd_states(
 def ssd_outputs(
     x, b, c, D, z, sizes, high, low, numbers, checkpoints, out,
     length, heads, heads_of_group, blocks,
-    P: tl.constexpr, N: tl.constexpr, WIDTH: tl.constexpr, STATES: tl.constexpr, Q: tl.constexpr,
-    PRECISION: tl.constexpr,
+    P: tl.constexpr, N: tl.constexpr, WIDTH: tl.constexpr, STATES_TILE: tl.constexpr,
+    Q: tl.constexpr, PRECISION: tl.constexpr,
 ):  # fmt: skip
     """Write out; grid: tiles of channels, heads, chunks, batch entries."""
     program = tl.program_id(0)
@@ -190,21 +184,28 @@ def ssd_outputs(
     batch = (program // blocks // heads // chunks).to(tl.int64)
     group = head // heads_of_group
     p = program % blocks * WIDTH + tl.arange(0, WIDTH)
-    n = tl.arange(0, STATES)
     t = tl.arange(0, Q)
     has_p = p < P
-    has_n = n < N
     first = chunk * Q
     present = first + t < length
     row = (batch * heads + head) * chunks + chunk
     d, decay, upto, _, _ = _load_decays(sizes, high, low, numbers, row, Q)
     signal = _load(x, batch, head, first, t, p, present, has_p)
-    b_tile = _load(b, batch, group, first, t, n, present, has_n)
-    c_tile = _load(c, batch, group, first, t, n, present, has_n)
     base = ((batch * (chunks + 1) + chunk) * heads + head) * (P * N)
-    at = p[:, None] * N + n[None, :]
-    state = tl.load(checkpoints + base + at, mask=has_p[:, None] & has_n[None, :], other=0.0)
-    y = _outputs(c_tile, b_tile, signal, d, decay, upto, state, PRECISION)
+    scores = tl.zeros([Q, Q], tl.float32)
+    across = tl.zeros([Q, WIDTH], tl.float32)
+    for tile in range(0, N, STATES_TILE):
+        n = tile + tl.arange(0, STATES_TILE)
+        has_n = n < N
+        b_tile = _load(b, batch, group, first, t, n, present, has_n)
+        c_tile = _load(c, batch, group, first, t, n, present, has_n)
+        scores = tl.dot(c_tile, tl.trans(b_tile), scores, input_precision=PRECISION)
+        at = p[:, None] * N + n[None, :]
+        state = tl.load(checkpoints + base + at, mask=has_p[:, None] & has_n[None, :], other=0.0)
+        c_single = c_tile.to(tl.float32)
+        across = tl.dot(c_single, tl.trans(state), across, input_precision=PRECISION)
+    weights = (scores * decay * d[None, :]).to(signal.dtype)
+    y = tl.dot(weights, signal, upto[:, None] * across, input_precision=PRECISION)
     if D is not None:
         skip = tl.load(D + head * P + p, mask=has_p, other=0.0)
         y += skip[None, :] * signal.to(tl.float32)
@@ -230,16 +231,17 @@ def _load_gated(grad_out, z, batch, head, first, t, p, present, has_p):
 def ssd_adjoint(
     grad_out, grad_last, c, z, sizes, high, low, numbers, flows, grad_initial,
     length, heads, heads_of_group, blocks,
-    P: tl.constexpr, N: tl.constexpr, WIDTH: tl.constexpr, STATES: tl.constexpr, Q: tl.constexpr,
-    PRECISION: tl.constexpr,
+    P: tl.constexpr, N: tl.constexpr, WIDTH: tl.constexpr, STATES_TILE: tl.constexpr,
+    Q: tl.constexpr, PRECISION: tl.constexpr,
 ):  # fmt: skip
     """Write the gradients of the states behind every chunk; grid as that of the states."""
-    program = tl.program_id(0)
+    tiles: tl.constexpr = (N + STATES_TILE - 1) // STATES_TILE
+    n = tl.program_id(0) % tiles * STATES_TILE + tl.arange(0, STATES_TILE)
+    program = tl.program_id(0) // tiles
     head = (program // blocks % heads).to(tl.int64)
     batch = (program // blocks // heads).to(tl.int64)
     group = head // heads_of_group
     p = program % blocks * WIDTH + tl.arange(0, WIDTH)
-    n = tl.arange(0, STATES)
     t = tl.arange(0, Q)
     has_p = p < P
     has_n = n < N
@@ -269,8 +271,8 @@ def ssd_adjoint(
 def differentiate_signals(
     grad_out, x, A, b, c, D, z, sizes, high, low, numbers, checkpoints, flows,
     grad_x, grad_sizes, grad_A, grad_D, grad_z, length, heads, heads_of_group, blocks, batches,
-    P: tl.constexpr, N: tl.constexpr, WIDTH: tl.constexpr, STATES: tl.constexpr, Q: tl.constexpr,
-    PRECISION: tl.constexpr,
+    P: tl.constexpr, N: tl.constexpr, WIDTH: tl.constexpr, STATES_TILE: tl.constexpr,
+    Q: tl.constexpr, PRECISION: tl.constexpr,
 ):  # fmt: skip
     """Write the gradients of x, z and the step sizes; grid as that of the outputs.
 
@@ -285,14 +287,10 @@ def differentiate_signals(
     batch = (program // blocks // heads // chunks).to(tl.int64)
     group = head // heads_of_group
     p = block * WIDTH + tl.arange(0, WIDTH)
-    n = tl.arange(0, STATES)
     t = tl.arange(0, Q)
     has_p = p < P
-    has_n = n < N
     first = chunk * Q
     present = first + t < length
-    state_mask = has_p[:, None] & has_n[None, :]
-    state_at = p[:, None] * N + n[None, :]
     state_base = ((batch * (chunks + 1) + chunk) * heads + head) * (P * N)
     tile_mask = present[:, None] & has_p[None, :]
     tile_base = ((batch * length + first) * heads + head) * P
@@ -301,21 +299,36 @@ def differentiate_signals(
     d, decay, upto, rest, everything = _load_decays(sizes, high, low, numbers, row, Q)
     signal = _load(x, batch, head, first, t, p, present, has_p)
     single = signal.to(tl.float32)
-    b_tile = _load(b, batch, group, first, t, n, present, has_n)
-    c_tile = _load(c, batch, group, first, t, n, present, has_n)
+    scores = tl.zeros([Q, Q], tl.float32)
+    across = tl.zeros([Q, WIDTH], tl.float32)
+    to_state = tl.zeros([Q, WIDTH], tl.float32)
+    of_all = 0.0
+    for tile in range(0, N, STATES_TILE):
+        n = tile + tl.arange(0, STATES_TILE)
+        has_n = n < N
+        state_mask = has_p[:, None] & has_n[None, :]
+        state_at = p[:, None] * N + n[None, :]
+        b_tile = _load(b, batch, group, first, t, n, present, has_n)
+        c_tile = _load(c, batch, group, first, t, n, present, has_n)
+        scores = tl.dot(c_tile, tl.trans(b_tile), scores, input_precision=PRECISION)
+        state = tl.load(checkpoints + state_base + state_at, mask=state_mask, other=0.0)
+        small = state.to(signal.dtype)
+        across = tl.dot(c_tile, tl.trans(small), across, input_precision=PRECISION)
+        flow = tl.load(flows + state_base + state_at, mask=state_mask, other=0.0)
+        small = flow.to(signal.dtype)
+        to_state = tl.dot(b_tile, tl.trans(small), to_state, input_precision=PRECISION)
+        of_all += tl.sum(tl.sum(_keep(flow * state, everything, numbers), 1), 0)
+    scores *= decay
+    across *= upto[:, None]
+    to_state *= rest[:, None]
     dy = _load_gated(grad_out, z, batch, head, first, t, p, present, has_p)
     rounded = dy.to(signal.dtype)
-    scores = tl.dot(c_tile, tl.trans(b_tile), input_precision=PRECISION) * decay
     weights = scores.to(signal.dtype)
     of_driven = tl.dot(tl.trans(weights), rounded, input_precision=PRECISION)
     pairs = tl.dot(rounded, tl.trans(signal), input_precision=PRECISION)
     through = tl.where(t[:, None] > t[None, :], pairs * scores * d[None, :], 0.0)
     ends = tl.sum(through, 1) - tl.sum(through, 0)
 
-    # Through the state that comes in.
-    state = tl.load(checkpoints + state_base + state_at, mask=state_mask, other=0.0)
-    small = state.to(signal.dtype)
-    across = tl.dot(c_tile, tl.trans(small), input_precision=PRECISION) * upto[:, None]
     ends += tl.sum(across * dy, 1)
     skip = tl.zeros([WIDTH], tl.float32)
     if D is not None:
@@ -329,11 +342,6 @@ def differentiate_signals(
         full = _load(grad_out, batch, head, first, t, p, present, has_p).to(tl.float32)
         tl.store(grad_z + tile_base + tile_at, full * y * silu_slope(gate), mask=tile_mask)
 
-    # Through the state that leaves.
-    flow = tl.load(flows + state_base + state_at, mask=state_mask, other=0.0)
-    of_all = tl.sum(tl.sum(_keep(flow * state, everything, numbers), 1), 0)
-    small = flow.to(signal.dtype)
-    to_state = tl.dot(b_tile, tl.trans(small), input_precision=PRECISION) * rest[:, None]
     of_driven += to_state
     of_rest = d * tl.sum(to_state * single, 1)
 

@@ -24,10 +24,12 @@ from saccade.triton_kernels._scan.ssd import (
 # The chunk of an inference, which saves no states.
 CHUNK = 64
 CHUNKS = (16, 32, 64)
-# Channels of a program.
-_WIDTH = 64
-# States of a program that sums gradients of B and C over heads.
-_STATES_TILE = 64
+# Channels of a program, and of one that sums gradients of B and C, by the bytes of an element:
+# as many as fit into registers.
+_WIDTH = {2: 64, 4: 32}
+_WIDTH_OF_SUMS = {2: 64, 4: 16}
+# Bytes of the states that a program multiplies by at a time, in the type of x.
+_TILE_BYTES = 128
 # Programs that keep any device of today busy, and the same on all.
 _PROGRAMS = 512
 
@@ -64,12 +66,13 @@ def _rows(tensor: Tensor) -> Strided:
     return strided(tensor, "blrc" if tensor.dim() == 4 else "blr", "brlc")
 
 
-def _width(inputs: Inputs) -> int:
-    return int(min(_WIDTH, max(16, triton.next_power_of_2(inputs.x.shape[3]))))
+def _width(inputs: Inputs, widths: dict[int, int] = _WIDTH) -> int:
+    most = widths[inputs.x.element_size()]
+    return int(min(most, max(16, triton.next_power_of_2(inputs.x.shape[3]))))
 
 
-def _blocks(inputs: Inputs) -> int:
-    return int(triton.cdiv(inputs.x.shape[3], _width(inputs)))
+def _blocks(inputs: Inputs, widths: dict[int, int] = _WIDTH) -> int:
+    return int(triton.cdiv(inputs.x.shape[3], _width(inputs, widths)))
 
 
 def _launch(
@@ -96,6 +99,7 @@ class _Plan:
     constants: dict[str, Any]
     chunks: int
     programs: int
+    state_tiles: int
 
     def launch(self, kernel: Any, grid: int, warps: int = 8, **more: Any) -> Launch:
         return _launch(kernel, grid, {**self.arguments, **more}, self.constants, warps)
@@ -138,12 +142,15 @@ def _plan(inputs: Inputs, chunk: int) -> tuple[_Plan, Launch]:
         "P": width,
         "N": states,
         "WIDTH": _width(inputs),
-        "STATES": max(16, triton.next_power_of_2(states)),
-        "STATES_TILE": min(_STATES_TILE, max(16, triton.next_power_of_2(states))),
+        "STATES_TILE": min(
+            _TILE_BYTES // inputs.x.element_size(), max(16, triton.next_power_of_2(states))
+        ),
         "Q": chunk,
         "PRECISION": "tf32" if inputs.x.dtype != torch.float32 else "tf32x3",
     }
-    plan = _Plan(arguments, constants, chunks, batch * heads * _blocks(inputs))
+    programs = batch * heads * _blocks(inputs)
+    state_tiles = int(triton.cdiv(states, constants["STATES_TILE"]))
+    plan = _Plan(arguments, constants, chunks, programs, state_tiles)
     return plan, plan.launch(ssd_steps, batch * heads * chunks, warps=2)
 
 
@@ -159,7 +166,7 @@ def forward_launches(
     saved = inputs.x.new_empty(shape, **single)
     states = plan.launch(
         ssd_states,
-        plan.programs,
+        plan.programs * plan.state_tiles,
         initial=contiguous(inputs.initial_states),
         last=last,
         checkpoints=saved,
@@ -206,8 +213,8 @@ def backward_launches(
     batch, length, heads, width = inputs.x.shape
     groups, states = inputs.B.shape[2:]
     plan, steps = _plan(inputs, chunk)
-    blocks = _blocks(inputs)
-    parts, sites = blocks * (heads // groups), batch * groups * plan.chunks
+    blocks, blocks_of_sums = _blocks(inputs), _blocks(inputs, _WIDTH_OF_SUMS)
+    parts, sites = blocks_of_sums * (heads // groups), batch * groups * plan.chunks
     parts_a_program = int(triton.cdiv(parts, min(parts, triton.cdiv(_PROGRAMS, sites))))
     slots = int(triton.cdiv(parts, parts_a_program))
 
@@ -233,7 +240,7 @@ def backward_launches(
     }
     adjoint = plan.launch(
         ssd_adjoint,
-        plan.programs,
+        plan.programs * plan.state_tiles,
         **shared,
         grad_last=contiguous(grad_last),
         grad_initial=gradients.initial_states,
@@ -249,12 +256,14 @@ def backward_launches(
     )
     of_inputs = plan.launch(
         differentiate_inputs,
-        sites * slots * int(triton.cdiv(states, plan.constants["STATES_TILE"])),
+        sites * slots * plan.state_tiles,
         **shared,
         grad_b=gradients.B,
         grad_c=gradients.C,
         parts_a_program=parts_a_program,
+        blocks=blocks_of_sums,
     )
+    of_inputs.constants["WIDTH"] = _width(inputs, _WIDTH_OF_SUMS)
     of_steps = plan.launch(
         differentiate_steps,
         batch * heads * plan.chunks,
