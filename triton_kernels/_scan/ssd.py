@@ -327,9 +327,13 @@ def differentiate_signals(
     of_driven = tl.dot(tl.trans(weights), rounded, input_precision=PRECISION)
     pairs = tl.dot(rounded, tl.trans(signal), input_precision=PRECISION)
     through = tl.where(t[:, None] > t[None, :], pairs * scores * d[None, :], 0.0)
-    ends = tl.sum(through, 1) - tl.sum(through, 0)
+    # Sum of what spans step j, from s < j to t >= j: with no difference of sums, which would leave
+    # their rounding where a long decay has left nothing.
+    before = (t[:, None] < t[None, :]).to(tl.float32)
+    spans = tl.dot(through, before, input_precision=PRECISION)
+    of_log = tl.sum(tl.where(t[:, None] >= t[None, :], spans, 0.0), 0)
 
-    ends += tl.sum(across * dy, 1)
+    of_log += tl.cumsum(tl.sum(across * dy, 1), 0, reverse=True)
     skip = tl.zeros([WIDTH], tl.float32)
     if D is not None:
         skip = tl.load(D + head * P + p, mask=has_p, other=0.0)
@@ -345,8 +349,7 @@ def differentiate_signals(
     of_driven += to_state
     of_rest = d * tl.sum(to_state * single, 1)
 
-    # The log decay of step j is in every product over an interval of steps that holds j.
-    of_log = tl.cumsum(ends, 0, reverse=True) + (tl.cumsum(of_rest, 0) - of_rest) + of_all
+    of_log += tl.sum(before * of_rest[:, None], 0) + of_all
     of_size = tl.sum(of_driven * single, 1) + tl.load(A + head) * of_log
     base = ((block * batches + batch) * length + first) * heads + head
     tl.store(grad_sizes + base + t * heads, of_size, mask=present)
