@@ -52,6 +52,7 @@ CASES = [
             "ssd_outputs",
             "ssd_adjoint",
             "differentiate_signals",
+            "differentiate_decays",
             "differentiate_inputs",
             "differentiate_steps",
         ],

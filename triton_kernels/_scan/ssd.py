@@ -277,7 +277,7 @@ def differentiate_signals(
     """Write the gradients of x, z and the step sizes; grid as that of the outputs.
 
     Tables: grad_sizes [tile, batch, length, head], grad_A [tile, batch, chunk, head], grad_D
-    [batch, chunk, head, P].
+    [batch, chunk, head, P]. What comes through pairs of steps is added by `differentiate_decays`.
     """
     program = tl.program_id(0)
     chunks = tl.cdiv(length, Q)
@@ -325,15 +325,7 @@ def differentiate_signals(
     rounded = dy.to(signal.dtype)
     weights = scores.to(signal.dtype)
     of_driven = tl.dot(tl.trans(weights), rounded, input_precision=PRECISION)
-    pairs = tl.dot(rounded, tl.trans(signal), input_precision=PRECISION)
-    through = tl.where(t[:, None] > t[None, :], pairs * scores * d[None, :], 0.0)
-    # Sum of what spans step j, from s < j to t >= j: with no difference of sums, which would leave
-    # their rounding where a long decay has left nothing.
-    before = (t[:, None] < t[None, :]).to(tl.float32)
-    spans = tl.dot(through, before, input_precision=PRECISION)
-    of_log = tl.sum(tl.where(t[:, None] >= t[None, :], spans, 0.0), 0)
-
-    of_log += tl.cumsum(tl.sum(across * dy, 1), 0, reverse=True)
+    of_log = tl.cumsum(tl.sum(across * dy, 1), 0, reverse=True)
     skip = tl.zeros([WIDTH], tl.float32)
     if D is not None:
         skip = tl.load(D + head * P + p, mask=has_p, other=0.0)
@@ -349,7 +341,8 @@ def differentiate_signals(
     of_driven += to_state
     of_rest = d * tl.sum(to_state * single, 1)
 
-    of_log += tl.sum(before * of_rest[:, None], 0) + of_all
+    before = tl.where(t[:, None] < t[None, :], of_rest[:, None], 0.0)
+    of_log += tl.sum(before, 0) + of_all
     of_size = tl.sum(of_driven * single, 1) + tl.load(A + head) * of_log
     base = ((block * batches + batch) * length + first) * heads + head
     tl.store(grad_sizes + base + t * heads, of_size, mask=present)
@@ -358,6 +351,52 @@ def differentiate_signals(
     tl.store(grad_A + at, tl.sum(d * of_log, 0))
     of_x = of_driven * d[:, None] + skip[None, :] * dy
     tl.store(grad_x + tile_base + tile_at, of_x, mask=tile_mask)
+
+
+@triton.jit(do_not_specialize=["length"])
+def differentiate_decays(
+    grad_out, x, A, b, c, z, sizes, high, low, numbers, grad_sizes, grad_A,
+    length, heads, heads_of_group, blocks, batches,
+    P: tl.constexpr, N: tl.constexpr, WIDTH: tl.constexpr, STATES_TILE: tl.constexpr,
+    Q: tl.constexpr, PRECISION: tl.constexpr,
+):  # fmt: skip
+    """Write what the decays within a chunk give to the step sizes and to A, as a further tile.
+
+    The log decay of step j is in the product of every pair of steps s < j <= t. Their sum is a
+    product with a triangle of ones: differences of sums would leave their rounding where a long
+    decay has left nothing. Grid: heads, chunks, batch entries.
+    """
+    program = tl.program_id(0)
+    chunks = tl.cdiv(length, Q)
+    head = (program % heads).to(tl.int64)
+    chunk = program // heads % chunks
+    batch = (program // heads // chunks).to(tl.int64)
+    group = head // heads_of_group
+    t = tl.arange(0, Q)
+    first = chunk * Q
+    present = first + t < length
+    scores = tl.zeros([Q, Q], tl.float32)
+    for tile in range(0, N, STATES_TILE):
+        n = tile + tl.arange(0, STATES_TILE)
+        b_tile = _load(b, batch, group, first, t, n, present, n < N)
+        c_tile = _load(c, batch, group, first, t, n, present, n < N)
+        scores = tl.dot(c_tile, tl.trans(b_tile), scores, input_precision=PRECISION)
+    pairs = tl.zeros([Q, Q], tl.float32)
+    for tile in range(0, P, WIDTH):
+        p = tile + tl.arange(0, WIDTH)
+        signal = _load(x, batch, head, first, t, p, present, p < P)
+        dy = _load_gated(grad_out, z, batch, head, first, t, p, present, p < P)
+        pairs = tl.dot(dy.to(signal.dtype), tl.trans(signal), pairs, input_precision=PRECISION)
+    row = (batch * heads + head) * chunks + chunk
+    d, decay, _, _, _ = _load_decays(sizes, high, low, numbers, row, Q)
+    through = tl.where(t[:, None] > t[None, :], pairs * scores * decay * d[None, :], 0.0)
+    before = (t[:, None] < t[None, :]).to(tl.float32)
+    spans = tl.dot(through, before, input_precision=PRECISION)
+    of_log = tl.sum(tl.where(t[:, None] >= t[None, :], spans, 0.0), 0)
+    base = ((blocks * batches + batch) * length + first) * heads + head
+    tl.store(grad_sizes + base + t * heads, tl.load(A + head) * of_log, mask=present)
+    at = ((blocks * batches + batch) * chunks + chunk) * heads + head
+    tl.store(grad_A + at, tl.sum(d * of_log, 0))
 
 
 @triton.jit(do_not_specialize=["length", "parts_a_program"])
@@ -432,7 +471,7 @@ def differentiate_steps(
     first = program % chunks * Q
     present = first + t < length
     total = tl.zeros([Q], tl.float32)
-    for block in range(0, blocks):
+    for block in range(0, blocks + 1):
         base = ((block * batches + batch) * length + first) * heads + head
         total += tl.load(grad_sizes + base + t * heads, mask=present, other=0.0)
     pre = _load_pre(dt, bias, batch, head, first, t, present)

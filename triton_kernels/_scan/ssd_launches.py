@@ -12,6 +12,7 @@ from torch import Tensor
 from saccade.triton_kernels._launch import Launch
 from saccade.triton_kernels._scan.layout import Strided, contiguous, sequences, strided
 from saccade.triton_kernels._scan.ssd import (
+    differentiate_decays,
     differentiate_inputs,
     differentiate_signals,
     differentiate_steps,
@@ -224,7 +225,7 @@ def backward_launches(
     gradients = Gradients(
         x=inputs.x.new_empty(inputs.x.shape),
         dt=inputs.dt.new_empty(inputs.dt.shape),
-        A=table(blocks, batch, plan.chunks, heads),
+        A=table(blocks + 1, batch, plan.chunks, heads),
         B=table(slots, batch, length, groups, states),
         C=table(slots, batch, length, groups, states),
         D=None if inputs.D is None else table(batch, plan.chunks, heads, width),
@@ -236,7 +237,7 @@ def backward_launches(
         "grad_out": _rows(grad_out),
         "checkpoints": contiguous(checkpoints),
         "flows": torch.empty_like(checkpoints, memory_format=torch.contiguous_format),
-        "grad_sizes": table(blocks, batch, length, heads),
+        "grad_sizes": table(blocks + 1, batch, length, heads),
     }
     adjoint = plan.launch(
         ssd_adjoint,
@@ -253,6 +254,12 @@ def backward_launches(
         grad_A=gradients.A,
         grad_D=gradients.D,
         grad_z=gradients.z,
+    )
+    of_decays = plan.launch(
+        differentiate_decays,
+        batch * heads * plan.chunks,
+        **shared,
+        grad_A=gradients.A,
     )
     of_inputs = plan.launch(
         differentiate_inputs,
@@ -272,4 +279,4 @@ def backward_launches(
         grad_dt=gradients.dt,
         grad_pre=gradients.dt_bias,
     )
-    return [steps, adjoint, of_signals, of_inputs, of_steps], gradients
+    return [steps, adjoint, of_signals, of_decays, of_inputs, of_steps], gradients
