@@ -44,6 +44,15 @@ HOT: tuple[Hot, ...] = (
         for kernel in ("forward_kernel", "backward_query_kernel", "backward_key_kernel")
         for width in (32, 64)
     ),
+    *(
+        ("scan_device", kernel, f"I.*Li{lanes}E")
+        for kernel in ("scan_forward_kernel", "scan_backward_kernel")
+        for lanes in (1, 4, 16)
+    ),
+    *(
+        ("scan_device", kernel, "I.*Li4E")
+        for kernel in ("convolution_kernel", "convolution_backward_kernel")
+    ),
 )
 
 _ENTRY = re.compile(r"Compiling entry function '([^']+)' for '([^']+)'")

@@ -7,7 +7,6 @@ import torch
 
 from saccade import _load
 
-
 @pytest.mark.parametrize(
     "name",
     [

@@ -46,7 +46,14 @@ def test_the_compiled_operator_has_the_declared_schema(name: str) -> None:
 
 
 # The module of each prefix; the list form of gem has no Triton kernel.
-TRITON = {"gem": "gem", "kan": "kan", "na": "neighborhood_attention"}
+TRITON = {
+    "causal": "scan",
+    "gem": "gem",
+    "kan": "kan",
+    "na": "neighborhood_attention",
+    "selective": "scan",
+    "ssd": "scan",
+}
 
 
 @pytest.mark.parametrize(

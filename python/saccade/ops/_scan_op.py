@@ -13,9 +13,10 @@ from torch import Tensor
 from saccade import _load, reference
 from saccade.ops._select import constant
 
-# Steps between the states that a kernel saves for its backward pass; SSD on a GPU: chunk_size.
-CHUNK = {"cpu": 32, "cuda": 64, "triton": 64}
-
+# Steps between the states that a kernel saves for its backward pass. A state of SSD is a matrix a
+# head: kept less often.
+CHUNK = {"cpu": 32, "cuda": 16, "triton": 16}
+SSD_CHUNK = {"cpu": 32, "cuda": 64, "triton": 64}
 
 Axis: TypeAlias = int | dict[int, int] | None
 

@@ -10,7 +10,7 @@ from torch import Tensor
 from saccade.ops import _checks
 from saccade.ops import _scan_checks as _arguments
 from saccade.ops._autocast import autocast
-from saccade.ops._scan_op import CHUNK, run
+from saccade.ops._scan_op import SSD_CHUNK, run
 from saccade.ops.scan import choose_rung
 
 
@@ -119,7 +119,7 @@ def ssd_scan(
     x, dt, B, C, z = signals
     _arguments.flag("dt_softplus", dt_softplus)
     low, high = _arguments.limits(dt_limit)
-    (chunk,) = _checks.positive_ints("chunk_size", chunk_size, 1)
+    _checks.positive_ints("chunk_size", chunk_size, 1)
     _checks.floating_tensor("x", x)
     _arguments.rank("x", x, (4,), "[B, L, H, P]")
     batch, length, heads, width = x.shape
@@ -153,6 +153,6 @@ def ssd_scan(
 
     rung = choose_rung("ssd_scan", backend, x)
     tensors = (x, dt, A, B, C, D, z, dt_bias, initial_states, seq_idx)
-    saved = CHUNK["cpu"] if rung == "cpu" else chunk
+    saved = SSD_CHUNK.get(rung, 0)
     out, final_states = run("ssd_scan", rung, tensors, dt_softplus, low, high, saved)
     return (out, final_states) if return_final_states else out

@@ -33,12 +33,16 @@ def _cuda(tensor: Tensor) -> str | None:
 
 
 def _triton(tensor: Tensor) -> str | None:
+    if tensor.device.type == "cpu" and tensor.dtype == torch.bfloat16:
+        return "Triton's interpreter computes bfloat16 wrongly"
     return triton_obstacle("scan", tensor) or _gpu_limits(tensor)
 
 
 # "scan" is the word that stands for all of them.
-for _word in ("scan", "selective_scan", "ssd_scan", "causal_conv1d"):
+for _word in ("scan", "selective_scan", "causal_conv1d"):
     offer(_word, cpu=_cpu, cuda=_cuda, triton=_triton)
+# Triton's kernels use tensor cores, those in CUDA run the recurrence step by step
+offer("ssd_scan", cpu=_cpu, triton=_triton, cuda=_cuda)
 
 
 def choose_rung(operator: str, backend: str, tensor: Tensor) -> str:
