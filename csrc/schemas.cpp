@@ -23,6 +23,25 @@ STABLE_TORCH_LIBRARY(saccade, m) {
       "bool hard_reset, bool detach_reset, int surrogate, bool smooth, int wanted) "
       "-> (Tensor grad_x, Tensor grad_v0, Tensor grad_tau, Tensor grad_v_threshold, Tensor "
       "grad_weight, Tensor grad_bias, Tensor grad_residual)");
+  m.def(
+      "logpolar_sample_forward(Tensor image, Tensor? pyramid, Tensor fixation, Tensor theta0, "
+      "Tensor scale, Tensor radii, Tensor edges, SymInt rays, bool normalized, int padding, int "
+      "antialias) -> Tensor");
+  m.def(
+      "logpolar_sample_backward(Tensor grad_out, Tensor image, Tensor? pyramid, Tensor fixation, "
+      "Tensor theta0, Tensor scale, Tensor radii, Tensor edges, bool normalized, int padding, int "
+      "antialias, bool image_grad, bool pose_grad) "
+      "-> (Tensor grad_image, Tensor grad_pyramid, Tensor grad_fixation, Tensor grad_theta0, "
+      "Tensor grad_scale)");
+  m.def(
+      "logpolar_inverse_forward(Tensor logpolar, Tensor fixation, Tensor theta0, Tensor scale, "
+      "Tensor radii, SymInt height, SymInt width, bool normalized, int law, float offset, bool "
+      "mean, float fill) -> (Tensor out, Tensor count)");
+  m.def(
+      "logpolar_inverse_backward(Tensor grad_out, Tensor count, Tensor logpolar, Tensor fixation, "
+      "Tensor theta0, Tensor scale, Tensor radii, bool normalized, int law, float offset, bool "
+      "mean, bool logpolar_grad, bool pose_grad) "
+      "-> (Tensor grad_logpolar, Tensor grad_fixation, Tensor grad_theta0, Tensor grad_scale)");
 
   m.def(
       "na_forward(Tensor query, Tensor key, Tensor value, Tensor? bias, Tensor? additional_keys, "
