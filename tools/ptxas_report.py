@@ -23,6 +23,11 @@ from pathlib import Path
 Hot = tuple[str, str, str]
 HOT: tuple[Hot, ...] = (
     *(
+        ("lif", kernel, f"I.*Li{width}E")
+        for kernel in ("forward_kernel", "backward_kernel")
+        for width in (1, 4)
+    ),
+    *(
         ("na", kernel, f"I.*Li{width}E")
         for kernel in ("forward_kernel", "backward_query_kernel", "backward_key_kernel")
         for width in (32, 64)

@@ -8,7 +8,7 @@ import torch
 from saccade import _load
 
 
-@pytest.mark.parametrize("name", ["na_forward", "na_backward"])
+@pytest.mark.parametrize("name", ["lif_forward", "lif_backward", "na_forward", "na_backward"])
 def test_kernels_are_in_the_dispatcher(name: str) -> None:
     if not _load.has("_C_cuda"):
         pytest.skip(_load.reason("_C_cuda"))
