@@ -2,16 +2,21 @@
 
 from saccade.ops._natten import na1d, na2d, na3d
 from saccade.ops._select import explain
+from saccade.ops._spike_linear import spike_linear
 from saccade.ops.kan import kan_basis, kan_linear
 from saccade.ops.neighborhood_attention import merge_attentions, neighborhood_attention
+from saccade.ops.spiking import affine_lif, lif
 
 __all__ = [
+    "affine_lif",
     "explain",
     "kan_basis",
     "kan_linear",
+    "lif",
     "merge_attentions",
     "na1d",
     "na2d",
     "na3d",
     "neighborhood_attention",
+    "spike_linear",
 ]

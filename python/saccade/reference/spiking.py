@@ -107,8 +107,8 @@ class _Spike(torch.autograd.Function):
     @staticmethod
     def _slope(ctx: Any) -> Tensor:
         surrogate, alpha = ctx.static
-        d: Tensor = ctx.saved_tensors[0]
-        return _STEPS[surrogate][2](d, alpha)
+        slope: Tensor = _STEPS[surrogate][2](ctx.saved_tensors[0], alpha)
+        return slope
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None, None]:
