@@ -150,13 +150,11 @@ std::tuple<Tensor, Tensor, Tensor> forward(
     using T = decltype(zero);
     const Tiling tiling(problem.neurons(), tile_size<T>(problem, false),
                         spike_code == kBitSpikes ? row : 0);
-    const ForwardArgs<T> args{problem,
-                              prepared.inputs<T>(),
-                              static_cast<SpikeCode>(spike_code),
+    const ForwardArgs<T> args{problem, prepared.inputs<T>(), static_cast<SpikeCode>(spike_code),
                               spike_code == kFloatSpikes && streams<T>(problem, spikes),
-                              std::max<int64_t>(row, 1),
-                              spikes.mutable_data_ptr(),
-                              static_cast<T*>(v_last.mutable_data_ptr()),
+                              // rows of whole bytes are one row
+                              std::max<int64_t>(row % 8 == 0 ? problem.neurons() : row, 1),
+                              spikes.mutable_data_ptr(), static_cast<T*>(v_last.mutable_data_ptr()),
                               store_v ? static_cast<T*>(v_seq.mutable_data_ptr()) : nullptr};
     for_each_tile<T>(
         tiling, std::min(kMaxTasks, tiling.count()),

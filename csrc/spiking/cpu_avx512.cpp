@@ -1,3 +1,3 @@
 #define SACCADE_ISA_NAMESPACE avx512
-#define SACCADE_BYTES 32
+#define SACCADE_BYTES 64
 #include "spiking/cpu_kernel.inl"

@@ -1,6 +1,7 @@
 // Backward: charge all steps of a tile again, then walk back; nothing but the inputs was kept.
 #pragma once
 
+#include "spiking/cpu_forward.inl"
 #include "spiking/cpu_surrogate.inl"
 
 namespace saccade::spiking::SACCADE_ISA_NAMESPACE {
@@ -41,6 +42,88 @@ SACCADE_STEP Vec<T> potential_before(int64_t t, const T* h_before, Vec<T> thresh
   }
   const Vec<T> h = load(h_before + i);
   return after_reset<T, kHard>(h, h - threshold, operands.reset);
+}
+
+// The plain case, its first half: charge all steps again.
+template <typename T, Charge kCharge, bool kMultiply, bool kHard>
+void charge_plain(const BackwardArgs<T>& args, const Tile& tile, const Operands<T>& operands,
+                  const BackwardBuffers<T>& buffer) {
+  const int64_t stride = args.in.x.stride;
+  const T reset = operands.reset;
+  const Vec<T> rate = load(operands.rate.data), threshold = load(operands.threshold.data);
+  for (int64_t t = 0; t < args.problem.steps; t += kStride) {
+    const int64_t left = args.problem.steps - t;
+    const int64_t steps = left < kStride ? left : kStride;
+    const T* x = row_of(args.in.x, t, tile);
+    T* h_row = buffer.h + t * buffer.row;
+    for_each_vector<T>(
+        tile.count, [&](auto partial, int64_t i, int64_t lanes) __attribute__((always_inline)) {
+          constexpr bool kPartial = decltype(partial)::value;
+          Vec<T> v = potential_before<T, kHard, kPartial>(t, h_row - buffer.row, threshold,
+                                                          operands, i, lanes);
+          const T* from = x + i;
+          T* to = h_row + i;
+          for (int64_t k = 0; k < steps; ++k, from += stride, to += buffer.row) {
+            const Vec<T> h =
+                charged<T, kCharge, kMultiply>(v, load_some<T, kPartial>(from, lanes), reset, rate);
+            store<T>(to, h);
+            v = after_reset<T, kHard>(h, h - threshold, reset);
+          }
+        });
+  }
+}
+
+// Its second half: walk back. How a step charges is in two factors: dh / dx, and 1 - dh / dv.
+template <typename T, Surrogate kSurrogate, bool kHard>
+void walk_back_plain(const BackwardArgs<T>& args, const Tile& tile, const Operands<T>& operands,
+                     const BackwardBuffers<T>& buffer) {
+  const Problem& problem = args.problem;
+  const int64_t neurons = problem.neurons();
+  const T reset = operands.reset, alpha = static_cast<T>(problem.alpha);
+  const Vec<T> threshold = load(operands.threshold.data), inverse = load(operands.inverse.data);
+  const Vec<T> by_input = problem.charge == kDecayInput ? inverse : broadcast<T>(T(1));
+  const Vec<T> leak = problem.charge == kIntegrate ? Vec<T>{} : inverse;
+  const bool attached = !problem.detach_reset, stream = args.stream;
+  fill_zero(buffer.carry, buffer.row);
+  for (int64_t end = problem.steps; end > 0; end -= kStride) {
+    const int64_t steps = end < kStride ? end : kStride;
+    const int64_t last = end - 1;
+    const T* h_row = buffer.h + last * buffer.row;
+    const T* grad_spikes = row_of(args.grad_spikes, last, tile);
+    const T* grad_v = row_of(args.grad_v_seq, last, tile);
+    const T* grad_v_last = end == problem.steps && args.grad_v_last != nullptr
+                               ? args.grad_v_last + tile.begin
+                               : nullptr;
+    T* grad_x = args.grad_x + last * neurons + tile.begin;
+    for_each_vector<T>(
+        tile.count, [&](auto partial, int64_t i, int64_t lanes) __attribute__((always_inline)) {
+          constexpr bool kPartial = decltype(partial)::value;
+          Vec<T> potential = load(buffer.carry + i);  // gradient of the potential after the step
+          if (grad_v_last != nullptr) potential += load_some<T, kPartial>(grad_v_last + i, lanes);
+          for (int64_t k = 0; k < steps; ++k) {
+            const Vec<T> h = load(h_row + i - k * buffer.row);
+            const Vec<T> d = h - threshold;
+            if (grad_v != nullptr)
+              potential += load_some<T, kPartial>(grad_v + i - k * args.grad_v_seq.stride, lanes);
+            Vec<T> spike{};  // gradient of the spike
+            if (grad_spikes != nullptr)
+              spike = load_some<T, kPartial>(grad_spikes + i - k * args.grad_spikes.stride, lanes);
+            if (attached) spike += potential * (kHard ? reset - h : -threshold);
+            const Vec<T> kept = kHard ? (d >= T(0) ? Vec<T>{} : potential) : potential;
+            const Vec<T> charge = spike * slope_at<T, kSurrogate>(d, alpha) + kept;
+            const Vec<T> result = charge * by_input;
+            potential = charge - charge * leak;
+            T* to = grad_x + i - k * neurons;
+            if (!kPartial && stream) {
+              store_stream<T>(to, result);
+            } else {
+              store_some<T, kPartial>(to, result, lanes);
+            }
+          }
+          store<T>(buffer.carry + i, potential);
+        });
+  }
+  if (stream) fence_stream();
 }
 
 // kGeneral: something else than x is differentiated or enters the input.

@@ -38,6 +38,49 @@ inline void pack_rows(const uint8_t* spikes, int64_t begin, int64_t count, int64
   }
 }
 
+// Steps that a vector of potentials stays in its register: each reads and writes a row of its own,
+// and the prefetcher follows a dozen of them.
+constexpr int64_t kStride = 4;
+
+// The plain case: one parameter for all neurons, spikes of the type of x and nothing else.
+template <typename T, Charge kCharge, bool kMultiply, bool kHard>
+void run_forward_plain(const ForwardArgs<T>& args, const Tile& tile, const Operands<T>& operands) {
+  const int64_t neurons = args.problem.neurons(), stride = args.in.x.stride;
+  const T reset = operands.reset;
+  const Vec<T> rate = load(operands.rate.data), threshold = load(operands.threshold.data);
+  T* v_last = args.v_last + tile.begin;
+  const bool stream = args.stream;
+  for (int64_t t = 0; t < args.problem.steps; t += kStride) {
+    const int64_t left = args.problem.steps - t;
+    const int64_t steps = left < kStride ? left : kStride;
+    const T* x = args.in.x.data + t * stride + tile.begin;
+    T* spikes = static_cast<T*>(args.spikes) + t * neurons + tile.begin;
+    const Operand<T> before = t == 0 ? operands.v0 : Operand<T>{v_last, 1};
+    for_each_vector<T>(
+        tile.count, [&](auto partial, int64_t i, int64_t lanes) __attribute__((always_inline)) {
+          constexpr bool kPartial = decltype(partial)::value;
+          Vec<T> v =
+              before.step == 0 ? load(before.data) : load_some<T, kPartial>(before.data + i, lanes);
+          const T* from = x + i;
+          T* to = spikes + i;
+          for (int64_t k = 0; k < steps; ++k, from += stride, to += neurons) {
+            const Vec<T> u = load_some<T, kPartial>(from, lanes);
+            const Vec<T> h = charged<T, kCharge, kMultiply>(v, u, reset, rate);
+            const Vec<T> d = h - threshold;
+            v = after_reset<T, kHard>(h, d, reset);
+            const Vec<T> s = d >= T(0) ? broadcast<T>(T(1)) : Vec<T>{};
+            if (!kPartial && stream) {
+              store_stream<T>(to, s);
+            } else {
+              store_some<T, kPartial>(to, s, lanes);
+            }
+          }
+          store_some<T, kPartial>(v_last + i, v, lanes);
+        });
+  }
+  if (stream) fence_stream();
+}
+
 template <typename T, Charge kCharge, bool kMultiply, bool kHard, bool kInput>
 void run_forward(const ForwardArgs<T>& args, const Tile& tile, const Operands<T>& operands,
                  uint8_t* unpacked) {

@@ -29,9 +29,12 @@ void forward(const ForwardArgs<T>& args, const Tile& tile, T* memory) {
   const Operands<T> operands(args.problem, args.in, tile, scratch);
   uint8_t* unpacked = reinterpret_cast<uint8_t*>(scratch.take(0));
   const bool input = args.in.weight != nullptr || args.in.residual.data != nullptr;
+  const bool plain = !input && operands.plain() && args.spike_code == kFloatSpikes &&
+                     args.v_seq == nullptr && args.problem.steps > 0;
   for_charge(args.problem, operands.multiply, [&](auto charge, auto multiply, auto hard) {
     constexpr Charge kCharge = decltype(charge)::value;
     constexpr bool kMultiply = decltype(multiply)::value, kHard = decltype(hard)::value;
+    if (plain) return run_forward_plain<T, kCharge, kMultiply, kHard>(args, tile, operands);
     (input ? run_forward<T, kCharge, kMultiply, kHard, true>
            : run_forward<T, kCharge, kMultiply, kHard, false>)(args, tile, operands, unpacked);
   });
@@ -47,12 +50,21 @@ void backward(const BackwardArgs<T>& args, const Tile& tile, const Sums& sums, T
   bool general = args.in.weight != nullptr || args.in.residual.data != nullptr;
   for (int input = kTau; input <= kBias; ++input) general |= args.want[input];
   if (general) fill_zero(buffer.tau, 4 * buffer.row);
+  const bool plain = !general && operands.plain() && args.grad_x != nullptr;
   for_charge(problem, operands.multiply, [&](auto charge, auto multiply, auto hard) {
     constexpr Charge kCharge = decltype(charge)::value;
     constexpr bool kMultiply = decltype(multiply)::value, kHard = decltype(hard)::value;
+    if (plain) return charge_plain<T, kCharge, kMultiply, kHard>(args, tile, operands, buffer);
     (general ? run_backward<T, kCharge, kMultiply, kHard, true>
              : run_backward<T, kCharge, kMultiply, kHard, false>)(args, tile, operands, buffer);
   });
+  if (plain) {
+    for_surrogate(problem.surrogate, [&](auto surrogate) {
+      constexpr Surrogate kSurrogate = decltype(surrogate)::value;
+      (problem.hard_reset ? walk_back_plain<T, kSurrogate, true>
+                          : walk_back_plain<T, kSurrogate, false>)(args, tile, operands, buffer);
+    });
+  }
   if (args.grad_v0 != nullptr)
     memcpy(args.grad_v0 + tile.begin, buffer.carry, static_cast<size_t>(tile.count) * sizeof(T));
   const auto add = [&](const T* values, bool shared, double* to) {

@@ -76,7 +76,9 @@ template <typename T>
 SACCADE_STEP void store_stream(T* p, Vec<T> v) {
 #if defined(__x86_64__)
   typedef long long Words __attribute__((vector_size(SACCADE_BYTES)));
-#if SACCADE_BYTES == 32
+#if SACCADE_BYTES == 64
+  __builtin_ia32_movntdq512(reinterpret_cast<Words*>(p), reinterpret_cast<Words>(v));
+#elif SACCADE_BYTES == 32
   __builtin_ia32_movntdq256(reinterpret_cast<Words*>(p), reinterpret_cast<Words>(v));
 #else
   __builtin_ia32_movntdq(reinterpret_cast<Words*>(p), reinterpret_cast<Words>(v));
@@ -156,6 +158,9 @@ struct Operands {
     inverse = {one_over_tau, rate.step};
     if (multiply) rate = inverse;
   }
+
+  // One number each for all neurons.
+  bool plain() const { return rate.step == 0 && threshold.step == 0 && weight.data == nullptr; }
 
   // What the constructor takes, at most.
   static void count(int64_t tile, Scratch<T>& scratch) {

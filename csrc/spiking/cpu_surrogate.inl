@@ -51,27 +51,35 @@ template <typename T>
 using FillSlopes = void (*)(const T* h, const Operand<T>& threshold, int64_t count, T alpha,
                             T* out);
 
-template <typename T>
-inline FillSlopes<T> slopes_of(Surrogate kind) {
+// Calls body with the surrogate as a type.
+template <typename F>
+inline auto for_surrogate(Surrogate kind, const F& body) {
   switch (kind) {
     case kSigmoid:
-      return fill_slopes<T, kSigmoid>;
+      return body(std::integral_constant<Surrogate, kSigmoid>{});
     case kAtan:
-      return fill_slopes<T, kAtan>;
+      return body(std::integral_constant<Surrogate, kAtan>{});
     case kPiecewiseQuadratic:
-      return fill_slopes<T, kPiecewiseQuadratic>;
+      return body(std::integral_constant<Surrogate, kPiecewiseQuadratic>{});
     case kPiecewiseExp:
-      return fill_slopes<T, kPiecewiseExp>;
+      return body(std::integral_constant<Surrogate, kPiecewiseExp>{});
     case kSoftSign:
-      return fill_slopes<T, kSoftSign>;
+      return body(std::integral_constant<Surrogate, kSoftSign>{});
     case kSuperSpike:
-      return fill_slopes<T, kSuperSpike>;
+      return body(std::integral_constant<Surrogate, kSuperSpike>{});
     case kErf:
-      return fill_slopes<T, kErf>;
+      return body(std::integral_constant<Surrogate, kErf>{});
     case kRectangle:
       break;
   }
-  return fill_slopes<T, kRectangle>;
+  return body(std::integral_constant<Surrogate, kRectangle>{});
+}
+
+template <typename T>
+inline FillSlopes<T> slopes_of(Surrogate kind) {
+  return for_surrogate(kind, [](auto surrogate) -> FillSlopes<T> {
+    return fill_slopes<T, decltype(surrogate)::value>;
+  });
 }
 
 }  // namespace saccade::spiking::SACCADE_ISA_NAMESPACE
