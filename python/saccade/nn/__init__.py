@@ -1,6 +1,7 @@
 """The operators as torch modules."""
 
 from saccade.nn.kan import FasterKAN, KANLinear
+from saccade.nn.logpolar import LogPolar, LogPolarInverse
 from saccade.nn.neighborhood_attention import (
     NeighborhoodAttention1d,
     NeighborhoodAttention2d,
@@ -10,6 +11,8 @@ from saccade.nn.neighborhood_attention import (
 __all__ = [
     "FasterKAN",
     "KANLinear",
+    "LogPolar",
+    "LogPolarInverse",
     "NeighborhoodAttention1d",
     "NeighborhoodAttention2d",
     "NeighborhoodAttention3d",

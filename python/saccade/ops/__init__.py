@@ -4,6 +4,7 @@ from saccade.ops._natten import na1d, na2d, na3d
 from saccade.ops._select import explain
 from saccade.ops._spike_linear import spike_linear
 from saccade.ops.kan import kan_basis, kan_linear
+from saccade.ops.logpolar import logpolar_inverse, logpolar_sample
 from saccade.ops.neighborhood_attention import merge_attentions, neighborhood_attention
 from saccade.ops.spiking import affine_lif, lif
 
@@ -13,6 +14,8 @@ __all__ = [
     "kan_basis",
     "kan_linear",
     "lif",
+    "logpolar_inverse",
+    "logpolar_sample",
     "merge_attentions",
     "na1d",
     "na2d",

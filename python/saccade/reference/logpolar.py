@@ -45,11 +45,13 @@ def pyramid(image: Tensor) -> Tensor:
     >>> pyramid(torch.ones(1, 1, 4, 4)).shape
     torch.Size([1, 1, 9])
     """
-    levels = []
+    # one channel an entry: pooling takes an empty batch, and no empty channels
+    level, levels = image.flatten(0, 1)[:, None], []
     for _ in range(LEVELS):
-        image = F.avg_pool2d(image, 2, ceil_mode=True)
-        levels.append(image.flatten(2))
-    return torch.cat(levels, dim=2)
+        level = F.avg_pool2d(level, 2, ceil_mode=True)
+        levels.append(level.flatten(1))
+    packed: Tensor = torch.cat(levels, dim=1).unflatten(0, image.shape[:2])
+    return packed
 
 
 def _bilinear(image: Tensor, batch: Tensor, x: Tensor, y: Tensor, padding: int) -> Tensor:
@@ -183,37 +185,40 @@ def logpolar_sample(
     if normalized:
         size = torch.tensor([width, height], dtype=dtype, device=image.device)
         center = ((center + 1) * size - 1) / 2
+    shape = (batch, fixations, channels, len(radii), rays)
+    if 0 in shape:
+        nothing = torch.stack([t.sum() for t in (*levels, *flat)]).sum().to(result)
+        return nothing.expand(shape).clone()
     ray = torch.arange(rays, dtype=dtype, device=image.device)
     entry = torch.arange(batch, device=image.device).repeat_interleave(fixations)
     scales = zoom.detach().abs().flatten() * max(unit_x, unit_y)
 
-    out = torch.empty(
-        len(entry), len(radii), rays, channels, dtype=dtype, device=image.device
-    ).unbind(1)
     rings = []
-    for k, ring in enumerate(out):
+    for k in range(len(radii)):
         radius, low, high = float(radii[k]), float(edges[k]), float(edges[k + 1])
-        ring = ring.clone()
+        ring = torch.zeros(len(entry), rays, channels, dtype=dtype, device=image.device)
         for factor in scales.unique().tolist():
             side_r, side_t = factor * (high - low), factor * 2 * math.pi * radius / rays
             taps, offsets, layers = _taps(antialias, radius, low, high, side_r, side_t)
             some = (scales == factor).nonzero().flatten()
+            # [T, angles, radii], and every radius' weight
+            offset = torch.tensor(offsets, dtype=torch.float64).to(ray)
+            turn = 2 * math.pi / rays * (ray[:, None, None] + offset[:, None])
+            r, weight = torch.tensor(taps, dtype=torch.float64).to(ray).unbind(1)
+            angle = theta[some, :, None, None] + turn
+            reach = zoom[some, :, None, None] * r
+            x = (center[some, :1, None, None] + unit_x * reach * angle.cos()).flatten(1)
+            y = (center[some, 1:, None, None] + unit_y * reach * angle.sin()).flatten(1)
             total = torch.zeros((), dtype=dtype, device=image.device)
-            for offset in offsets:
-                angle = theta[some] + 2 * math.pi / rays * (ray + offset)
-                for r, weight in taps:
-                    x = center[some, :1] + unit_x * zoom[some] * r * angle.cos()
-                    y = center[some, 1:] + unit_y * zoom[some] * r * angle.sin()
-                    for level, share in layers:
-                        value = _bilinear(
-                            levels[level], entry[some],
-                            (x + 0.5) / 2**level - 0.5, (y + 0.5) / 2**level - 0.5, padding,
-                        )  # fmt: skip
-                        total = total + weight * share / len(offsets) * value
-            ring = ring.index_copy(0, some, total.expand(len(some), rays, channels))
+            for level, share in layers:
+                at_x, at_y = (x + 0.5) / 2**level - 0.5, (y + 0.5) / 2**level - 0.5
+                value = _bilinear(levels[level], entry[some], at_x, at_y, padding)
+                value = value.reshape(len(some), rays, len(offsets), len(r), channels).mean(2)
+                total = total + share * (weight[:, None] * value).sum(2)
+            ring = ring.index_copy(0, some, total)
         rings.append(torch.where(finite[:, None, None], ring, math.nan))
-    joined = torch.stack(rings, 1) if rings else image.new_zeros(len(entry), 0, rays, channels)
-    return joined.permute(0, 3, 1, 2).unflatten(0, (batch, fixations)).to(result).contiguous()
+    joined = torch.stack(rings, 1).permute(0, 3, 1, 2)
+    return joined.reshape(shape).to(result).contiguous()
 
 
 def logpolar_inverse(
