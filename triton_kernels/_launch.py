@@ -16,6 +16,7 @@ POINTER_NAMES = {
     torch.float32: "*fp32",
     torch.float16: "*fp16",
     torch.bfloat16: "*bf16",
+    torch.uint8: "*u8",
 }
 
 

@@ -45,11 +45,19 @@ def test_the_compiled_operator_has_the_declared_schema(name: str) -> None:
     assert str(schema) == str(torch._C.parse_schema(f"saccade::{DECLARED[name]}"))
 
 
-@pytest.mark.parametrize("name", [name for name in DECLARED if name.startswith("na_")])
+# The Triton module of an operator, by the first letters of its ops.
+TRITON = {
+    "lif_": "spiking",
+    "na_": "neighborhood_attention",
+}
+
+
+@pytest.mark.parametrize("name", [name for name in DECLARED if name.startswith(tuple(TRITON))])
 def test_the_triton_operator_has_the_same_schema(name: str) -> None:
     if importlib.util.find_spec("triton") is None:
         pytest.skip("triton is not installed")
-    importlib.import_module("saccade.triton_kernels.neighborhood_attention")
+    module = next(module for start, module in TRITON.items() if name.startswith(start))
+    importlib.import_module(f"saccade.triton_kernels.{module}")
     schema = getattr(torch.ops.saccade_triton, name).default._schema
     assert str(schema) == str(torch._C.parse_schema(f"saccade_triton::{DECLARED[name]}"))
 

@@ -181,7 +181,8 @@ def collect(given: Neurons, partial: Tensor, wanted: int) -> dict[str, Tensor]:
         if wanted >> WANTED.index(name) & 1:
             parameter: Tensor = getattr(given, name)
             of_channel = parameter.numel() if name in ("tau", "v_threshold") else given.x.shape[2]
-            entries = partial[index].reshape(partial.shape[1], of_channel, -1)
+            slots, columns = partial.shape[1:]
+            entries = partial[index].reshape(slots, of_channel, columns // of_channel)
             sums[name] = entries.sum((0, 2)).reshape(parameter.shape)
     return sums
 
