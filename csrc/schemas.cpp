@@ -33,6 +33,13 @@ STABLE_TORCH_LIBRARY(saccade, m) {
       "-> (Tensor grad_x, Tensor grad_weight, Tensor grad_bias, Tensor grad_initial_states)");
 
   m.def(
+      "lif_backward(Tensor? grad_spikes, Tensor? grad_v_last, Tensor? grad_v_seq, Tensor x, "
+      "Tensor? v0, Tensor? tau, Tensor? v_threshold, Tensor? weight, Tensor? bias, Tensor? "
+      "residual, float tau_value, float v_threshold_value, float v_reset, float alpha, int charge, "
+      "bool hard_reset, bool detach_reset, int surrogate, bool smooth, int wanted) "
+      "-> (Tensor grad_x, Tensor grad_v0, Tensor grad_tau, Tensor grad_v_threshold, Tensor "
+      "grad_weight, Tensor grad_bias, Tensor grad_residual)");
+  m.def(
       "logpolar_sample_forward(Tensor image, Tensor? pyramid, Tensor fixation, Tensor theta0, "
       "Tensor scale, Tensor radii, Tensor edges, SymInt rays, bool normalized, int padding, int "
       "antialias) -> Tensor");

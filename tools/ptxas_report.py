@@ -40,6 +40,11 @@ HOT: tuple[Hot, ...] = (
         for kind in ("f", "6__half", "13__nv_bfloat16")
     ),
     *(
+        ("lif", kernel, f"I.*Li{width}E")
+        for kernel in ("forward_kernel", "backward_kernel")
+        for width in (1, 4)
+    ),
+    *(
         ("na", kernel, f"I.*Li{width}E")
         for kernel in ("forward_kernel", "backward_query_kernel", "backward_key_kernel")
         for width in (32, 64)

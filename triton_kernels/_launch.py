@@ -18,6 +18,7 @@ POINTER_NAMES = {
     torch.bfloat16: "*bf16",
     torch.float64: "*fp64",
     torch.int32: "*i32",
+    torch.uint8: "*u8",
 }
 
 
@@ -32,6 +33,7 @@ class Launch:
         constants: values of the `tl.constexpr` parameters, by name.
         num_warps: warps of a program.
         num_stages: depth of the software pipeline over the loop.
+        contract: let the compiler fuse a product and a sum, which rounds once instead of twice.
     """
 
     kernel: Any
@@ -40,6 +42,15 @@ class Launch:
     constants: dict[str, Any]
     num_warps: int
     num_stages: int
+    contract: bool = True
+
+    @property
+    def _options(self) -> dict[str, Any]:
+        return {
+            "num_warps": self.num_warps,
+            "num_stages": self.num_stages,
+            "enable_fp_fusion": self.contract,
+        }
 
     @property
     def name(self) -> str:
@@ -48,8 +59,7 @@ class Launch:
     def run(self) -> None:
         """Start the programs on the current stream; a grid of zero programs does nothing."""
         if self.grid > 0:
-            options = {"num_warps": self.num_warps, "num_stages": self.num_stages}
-            self.kernel[(self.grid,)](**self.arguments, **self.constants, **options)
+            self.kernel[(self.grid,)](**self.arguments, **self.constants, **self._options)
 
     def compile(self, capability: int) -> CompiledKernel:
         """Compile to a cubin for a compute capability (80, 90); needs no GPU, only the compiler."""
@@ -65,8 +75,8 @@ class Launch:
                 value, specialize = self.arguments[name], not parameter.do_not_specialize
                 types[name] = _describe(value, (index,), specialize, constants, facts)
         source = ASTSource(self.kernel, types, constants, facts)
-        options = {"num_warps": self.num_warps, "num_stages": self.num_stages}
-        return compile_source(source, target=GPUTarget("cuda", capability, 32), options=options)
+        target = GPUTarget("cuda", capability, 32)
+        return compile_source(source, target=target, options=self._options)
 
 
 def _describe(

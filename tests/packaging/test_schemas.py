@@ -45,11 +45,24 @@ def test_the_compiled_operator_has_the_declared_schema(name: str) -> None:
     assert str(schema) == str(torch._C.parse_schema(f"saccade::{DECLARED[name]}"))
 
 
+# No model needs these on a GPU: what they speed up is a product of bits and weights on the CPU.
+CPU_ONLY = {"isa", "spike_linear"}
+
+
+@pytest.mark.parametrize("name", [name for name in DECLARED if name not in CPU_ONLY])
+@pytest.mark.parametrize(("device", "library"), [("CPU", "_C"), ("CUDA", "_C_cuda")])
+def test_every_operator_has_its_kernel(name: str, device: str, library: str) -> None:
+    if not _load.has(library):
+        pytest.skip(_load.reason(library))
+    assert torch._C._dispatch_has_kernel_for_dispatch_key(f"saccade::{name}", device)
+
+
 # The module of each prefix; the list form of gem has no Triton kernel.
 TRITON = {
     "causal": "scan",
     "gem": "gem",
     "kan": "kan",
+    "lif": "spiking",
     "na": "neighborhood_attention",
     "selective": "scan",
     "ssd": "scan",

@@ -77,6 +77,8 @@ CASES = [
             "differentiate_steps",
         ],
     ),
+    ("spiking", "plain", ["fire", "differentiate"]),
+    ("spiking", "parameters", ["fire", "differentiate"]),
 ]
 # A program of sm_80 may take 163 KB of shared memory; spills are few or the tile is too large.
 MAX_SHARED, MAX_SPILL = 163 * 1024, 128

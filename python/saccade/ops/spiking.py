@@ -40,8 +40,7 @@ def _triton(x: Tensor) -> str | None:
     return triton_obstacle("spiking", x) or _limits(x)
 
 
-# A rung is offered where its kernels are: the operator's GPU kernels add theirs to this line.
-offer("spiking", cpu=_cpu)
+offer("spiking", cpu=_cpu, cuda=_cuda, triton=_triton)
 
 
 def lif(

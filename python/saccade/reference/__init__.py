@@ -18,9 +18,11 @@ __all__ = [
 __all__ = [
     "kan_basis",
     "kan_linear",
+    "lif",
     "logpolar_inverse",
     "logpolar_sample",
     "neighborhood_attention",
+    "spike_linear",
 ]
 from saccade.reference.spiking import lif, spike_linear
 

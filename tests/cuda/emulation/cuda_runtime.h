@@ -236,6 +236,8 @@ inline unsigned __reduce_max_sync(unsigned, unsigned value) {
 
 inline bool __any_sync(unsigned, bool value) { return __reduce_max_sync(0, value) != 0; }
 
+#include "cuda_rounded.h"
+
 namespace saccade::cuda {
 
 inline void copy_async(void* shared, const void* global) {
