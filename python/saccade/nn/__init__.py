@@ -12,7 +12,6 @@ from saccade.nn.kan import (
     KANLinear,
     WavKANLayer,
 )
-from saccade.nn.kan import FasterKAN, KANLinear
 from saccade.nn.logpolar import LogPolar, LogPolarInverse
 from saccade.nn.neighborhood_attention import (
     NeighborhoodAttention1d,
@@ -31,14 +30,14 @@ __all__ = [
     "FourierKANLayer",
     "GroupRational",
     "KANLinear",
-    "Mamba",
-    "MambaState",
     "LogPolar",
     "LogPolarInverse",
+    "Mamba",
+    "MambaState",
     "NeighborhoodAttention1d",
     "NeighborhoodAttention2d",
     "NeighborhoodAttention3d",
-    "WavKANLayer",
     "SelectiveScan",
     "SelectiveScan2d",
+    "WavKANLayer",
 ]

@@ -5,41 +5,36 @@ from saccade.ops._natten import na1d, na2d, na3d
 from saccade.ops._scan_conv import causal_conv1d, causal_conv1d_update
 from saccade.ops._scan_ssd import ssd_scan
 from saccade.ops._select import explain
-from saccade.ops.kan import group_rational, kan_basis, kan_linear
 from saccade.ops._spike_linear import spike_linear
 from saccade.ops.gem import agem_project, gem_project, gem_project_
-from saccade.ops.kan import kan_basis, kan_linear
+from saccade.ops.kan import group_rational, kan_basis, kan_linear
 from saccade.ops.logpolar import logpolar_inverse, logpolar_sample
 from saccade.ops.neighborhood_attention import merge_attentions, neighborhood_attention
 from saccade.ops.scan import selective_scan
 
 __all__ = [
+    "affine_lif",
+    "agem_project",
     "causal_conv1d",
     "causal_conv1d_update",
-from saccade.ops.spiking import affine_lif, lif
-
-__all__ = [
-    "affine_lif",
-    "explain",
-    "group_rational",
-    "agem_project",
     "combine",
     "explain",
     "gem_project",
     "gem_project_",
     "gram_dot",
+    "group_rational",
     "kan_basis",
     "kan_linear",
+    "lif",
     "logpolar_inverse",
     "logpolar_sample",
-    "lif",
     "merge_attentions",
     "na1d",
     "na2d",
     "na3d",
     "neighborhood_attention",
-    "selective_scan",
-    "ssd_scan",
-    "spike_linear",
     "nnqp",
+    "selective_scan",
+    "spike_linear",
+    "ssd_scan",
 ]

@@ -1,38 +1,25 @@
 """Every operator in plain torch: float64-capable, differentiable, the truth of the tests."""
 
-from saccade.reference.kan import group_rational, kan_basis, kan_linear
 from saccade.reference.gem import combine, gem_project, gram_dot, nnqp
-from saccade.reference.kan import kan_basis, kan_linear
+from saccade.reference.kan import group_rational, kan_basis, kan_linear
 from saccade.reference.logpolar import logpolar_inverse, logpolar_sample
 from saccade.reference.neighborhood_attention import neighborhood_attention
 from saccade.reference.scan import causal_conv1d, selective_scan, ssd_scan
 
-__all__ = ["group_rational", "kan_basis", "kan_linear", "neighborhood_attention"]
 __all__ = [
     "causal_conv1d",
-    "kan_basis",
-    "kan_linear",
-    "neighborhood_attention",
-    "selective_scan",
-    "ssd_scan",
-__all__ = [
+    "combine",
+    "gem_project",
+    "gram_dot",
+    "group_rational",
     "kan_basis",
     "kan_linear",
     "lif",
     "logpolar_inverse",
     "logpolar_sample",
     "neighborhood_attention",
-    "spike_linear",
-]
-from saccade.reference.spiking import lif, spike_linear
-
-__all__ = ["kan_basis", "kan_linear", "lif", "neighborhood_attention", "spike_linear"]
-__all__ = [
-    "combine",
-    "gem_project",
-    "gram_dot",
-    "kan_basis",
-    "kan_linear",
-    "neighborhood_attention",
     "nnqp",
+    "selective_scan",
+    "spike_linear",
+    "ssd_scan",
 ]
