@@ -11,6 +11,7 @@ from saccade.ops.kan import group_rational, kan_basis, kan_linear
 from saccade.ops.logpolar import logpolar_inverse, logpolar_sample
 from saccade.ops.neighborhood_attention import merge_attentions, neighborhood_attention
 from saccade.ops.scan import selective_scan
+from saccade.ops.spiking import affine_lif, lif
 
 __all__ = [
     "affine_lif",

@@ -5,6 +5,7 @@ from saccade.reference.kan import group_rational, kan_basis, kan_linear
 from saccade.reference.logpolar import logpolar_inverse, logpolar_sample
 from saccade.reference.neighborhood_attention import neighborhood_attention
 from saccade.reference.scan import causal_conv1d, selective_scan, ssd_scan
+from saccade.reference.spiking import lif, spike_linear
 
 __all__ = [
     "causal_conv1d",
