@@ -73,7 +73,8 @@ Lists check_lists(const std::vector<Tensor>& grads, const std::vector<Tensor>& m
                   count, " and ", rows, ".");
   STD_TORCH_CHECK(given == count || given == rows * count, "memory must hold ", count,
                   " stacked tensors or ", rows, " times as many, got ", given, ".");
-  const Lists lists{given == count, count, rows};
+  // one row in a stack is a row
+  const Lists lists{given == count && rows > 1, count, rows};
   for (int64_t k = 0; k < count; ++k) {
     const int64_t numbers = grads[k].numel();
     check_like("every tensor of grads", grads[k], "the first one", grads[0]);

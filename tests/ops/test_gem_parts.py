@@ -221,6 +221,19 @@ def test_what_is_none_in_a_list(backend: str, device: torch.device) -> None:
     torch.testing.assert_close(got, expected, rtol=1e-5, atol=1e-5)
 
 
+@pytest.mark.parametrize("form", ["rows", "stacked", "none"])
+def test_lists_with_one_row(form: str, backend: str, device: torch.device) -> None:
+    grads, rows = make_lists(device)
+    row = [-grad + 0.1 * other for grad, other in zip(grads, rows[0], strict=True)]
+    if form == "none":
+        row[0] = torch.zeros_like(grads[0])
+    expected = ops.agem_project(flat(grads), flat(row), backend="reference")
+    given = [row if form != "none" else [None, *row[1:]]]
+    memory = flat(row)[None] if form == "stacked" else given
+    ops.gem_project_(grads, memory, backend=backend)
+    torch.testing.assert_close(flat(grads), expected, rtol=1e-5, atol=1e-5)
+
+
 @pytest.mark.parametrize("trigger", ["violation", "always"])
 def test_lists_without_work(trigger: str, backend: str, device: torch.device) -> None:
     grads, _ = make_lists(device)
