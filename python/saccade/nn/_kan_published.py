@@ -112,9 +112,9 @@ class BSplineKANLinear(nn.Module):
     @property
     def weight(self) -> Tensor:
         """The splines' coefficients with their factors, [O, I, n]."""
-        if self.spline_scaler is None:
-            return self.spline_weight
-        weight: Tensor = self.spline_weight * self.spline_scaler.unsqueeze(-1)
+        weight: Tensor = self.spline_weight
+        if self.spline_scaler is not None:
+            weight = weight * self.spline_scaler.unsqueeze(-1)
         return weight
 
     def _basis(self, x: Tensor) -> Tensor:
