@@ -57,6 +57,8 @@ class BSplineKANLinear(nn.Module):
     """
 
     grid: Tensor
+    spline_weight: nn.Parameter
+    spline_scaler: nn.Parameter | None
 
     def __init__(
         self,
@@ -126,7 +128,7 @@ class BSplineKANLinear(nn.Module):
         """Coefficients [O, I, n] of the splines nearest to values [B, I, O] at x [B, I]."""
         # the minimum-norm solution, so that functions without data stay finite
         bases = self._basis(x).transpose(0, 1).double()
-        solution = torch.linalg.pinv(bases) @ values.transpose(0, 1).double()
+        solution: Tensor = torch.linalg.pinv(bases) @ values.transpose(0, 1).double()
         return solution.permute(2, 0, 1).to(x.dtype)
 
     @torch.no_grad()
