@@ -9,7 +9,7 @@ import importlib
 
 from saccade.bench._suite import Suite
 
-OPERATORS = ("neighborhood_attention",)
+OPERATORS = ("kan", "neighborhood_attention")
 
 
 def load(operator: str) -> Suite:

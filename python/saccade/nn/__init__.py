@@ -1,6 +1,17 @@
 """The operators as torch modules."""
 
-from saccade.nn.kan import FasterKAN, KANLinear
+from saccade.nn.kan import (
+    BSplineKAN,
+    BSplineKANLinear,
+    ChebyKANLayer,
+    FasterKAN,
+    FastKAN,
+    FastKANLayer,
+    FourierKANLayer,
+    GroupRational,
+    KANLinear,
+    WavKANLayer,
+)
 from saccade.nn.neighborhood_attention import (
     NeighborhoodAttention1d,
     NeighborhoodAttention2d,
@@ -8,9 +19,17 @@ from saccade.nn.neighborhood_attention import (
 )
 
 __all__ = [
+    "BSplineKAN",
+    "BSplineKANLinear",
+    "ChebyKANLayer",
+    "FastKAN",
+    "FastKANLayer",
     "FasterKAN",
+    "FourierKANLayer",
+    "GroupRational",
     "KANLinear",
     "NeighborhoodAttention1d",
     "NeighborhoodAttention2d",
     "NeighborhoodAttention3d",
+    "WavKANLayer",
 ]

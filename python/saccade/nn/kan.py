@@ -1,4 +1,4 @@
-"""Modules over `saccade.ops.kan_linear`: one Kolmogorov-Arnold layer, and a stack of them."""
+"""Modules over `saccade.ops.kan_linear`: one Kolmogorov-Arnold layer, and stacks of them."""
 
 from __future__ import annotations
 
@@ -9,7 +9,30 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from saccade.nn._group_rational import GroupRational
+from saccade.nn._kan_published import (
+    BSplineKAN,
+    BSplineKANLinear,
+    ChebyKANLayer,
+    FastKAN,
+    FastKANLayer,
+    FourierKANLayer,
+    WavKANLayer,
+)
 from saccade.ops.kan import kan_linear
+
+__all__ = [
+    "BSplineKAN",
+    "BSplineKANLinear",
+    "ChebyKANLayer",
+    "FastKAN",
+    "FastKANLayer",
+    "FasterKAN",
+    "FourierKANLayer",
+    "GroupRational",
+    "KANLinear",
+    "WavKANLayer",
+]
 
 
 class KANLinear(nn.Module):
@@ -22,7 +45,8 @@ class KANLinear(nn.Module):
     Args:
         in_features: I.
         out_features: O.
-        basis: "rswaf".
+        basis: "rswaf", whose centres and width are this module's; other bases have modules of their
+            own.
         num_basis: n, functions an edge; default 8.
         layer_norm: normalise the basis branch's input; default True.
         base: add the silu branch, on the input before the norm; default False.
@@ -168,3 +192,27 @@ class FasterKAN(nn.Module):
         """[..., features[0]] -> [..., features[-1]]."""
         y: Tensor = self.layers(x)
         return y
+
+    @staticmethod
+    def map_published(state: dict[str, Tensor]) -> dict[str, Tensor]:
+        """A state_dict of the package faster-kan with this module's names.
+
+        | faster-kan (3bcabc2) | here |
+        | --- | --- |
+        | `layers.N.spline_linear.weight` [O, I * n] | `layers.N.weight` [O, I, n] |
+        | `layers.N.rbf.grid` | `layers.N.centres` |
+        | `layers.N.rbf.inv_denominator` | argument inv_width, mode="fasterkan" |
+        | `layers.N.layernorm.*` | the same |
+        """
+        mapped = {}
+        for key, value in state.items():
+            if key.endswith("rbf.inv_denominator"):
+                continue
+            if key.endswith("spline_linear.weight"):
+                count = state[key.replace("spline_linear.weight", "rbf.grid")].numel()
+                mapped[key.replace("spline_linear.weight", "weight")] = value.unflatten(
+                    1, (-1, count)
+                )
+            else:
+                mapped[key.replace("rbf.grid", "centres")] = value
+        return mapped

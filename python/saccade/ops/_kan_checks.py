@@ -256,14 +256,15 @@ def _fourier(
 ) -> Options:
     if not isinstance(include_dc, bool):
         raise TypeError(f"include_dc must be a bool, got {type(include_dc).__name__}.")
-    functions = _count(num_basis, count, 8 + include_dc)
-    if functions <= include_dc or (functions - include_dc) % 2:
+    constant = 1 if include_dc else 0
+    functions = _count(num_basis, count, 8 + constant)
+    if functions <= constant or (functions - constant) % 2:
         odd = "odd, at least 3" if include_dc else "even, at least 2"
         raise ValueError(
             f"a Fourier basis has as many sines as cosines: n must be {odd} with "
             f"include_dc={include_dc}, got {functions}."
         )
-    return Options(code, None, None, (int(include_dc),), functions)
+    return Options(code, None, None, (constant,), functions)
 
 
 def _wavelet(

@@ -156,7 +156,8 @@ def chebyshev(x: Tensor, num_basis: int | None = None) -> Tensor:
 
 def fourier(x: Tensor, include_dc: bool = False, num_basis: int | None = None) -> Tensor:
     """(1,) cos x, ..., cos g x, sin x, ..., sin g x; n = 2 g, one more with the constant."""
-    count = (num_basis or 8 + include_dc) - include_dc
+    constants = 1 if include_dc else 0
+    count = (num_basis or 8 + constants) - constants
     k = torch.arange(1, count // 2 + 1, dtype=x.dtype, device=x.device)
     angle = x.unsqueeze(-1) * k
     constant = [torch.ones_like(x).unsqueeze(-1)] if include_dc else []
