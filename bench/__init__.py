@@ -9,7 +9,7 @@ import importlib
 
 from saccade.bench._suite import Suite
 
-OPERATORS = ("gem", "logpolar", "neighborhood_attention", "scan")
+OPERATORS = ("gem", "kan", "logpolar", "neighborhood_attention", "scan")
 
 
 def load(operator: str) -> Suite:

@@ -10,20 +10,6 @@
 STABLE_TORCH_LIBRARY(saccade, m) {
   m.def("isa() -> str");
 
-  // weight [h, O, I, n]; points and scales by basis: see kan/bind.h. Unwanted gradients are empty.
-  m.def(
-      "kan_forward(Tensor x, Tensor weight, Tensor? base_weight, Tensor? bias, Tensor? points, "
-      "Tensor? scales, int basis, int[] options) -> Tensor");
-  m.def(
-      "kan_backward(Tensor grad_out, Tensor x, Tensor weight, Tensor? base_weight, Tensor? points, "
-      "Tensor? scales, int basis, int[] options, int[] wanted) "
-      "-> (Tensor grad_x, Tensor grad_weight, Tensor grad_base_weight, Tensor grad_bias, Tensor "
-      "grad_points, Tensor grad_scales)");
-  m.def("kan_rational_forward(Tensor x, Tensor numerator, Tensor denominator) -> Tensor");
-  m.def(
-      "kan_rational_backward(Tensor grad_out, Tensor x, Tensor numerator, Tensor denominator) "
-      "-> (Tensor grad_x, Tensor grad_numerator, Tensor grad_denominator)");
-
   m.def(
       "causal_conv1d_forward(Tensor x, Tensor weight, Tensor? bias, Tensor? initial_states, "
       "Tensor? seq_idx, bool silu) -> Tensor out");
@@ -32,46 +18,6 @@ STABLE_TORCH_LIBRARY(saccade, m) {
       "initial_states, Tensor? seq_idx, bool silu) "
       "-> (Tensor grad_x, Tensor grad_weight, Tensor grad_bias, Tensor grad_initial_states)");
 
-  m.def(
-      "lif_backward(Tensor? grad_spikes, Tensor? grad_v_last, Tensor? grad_v_seq, Tensor x, "
-      "Tensor? v0, Tensor? tau, Tensor? v_threshold, Tensor? weight, Tensor? bias, Tensor? "
-      "residual, float tau_value, float v_threshold_value, float v_reset, float alpha, int charge, "
-      "bool hard_reset, bool detach_reset, int surrogate, bool smooth, int wanted) "
-      "-> (Tensor grad_x, Tensor grad_v0, Tensor grad_tau, Tensor grad_v_threshold, Tensor "
-      "grad_weight, Tensor grad_bias, Tensor grad_residual)");
-  m.def(
-      "logpolar_sample_forward(Tensor image, Tensor? pyramid, Tensor fixation, Tensor theta0, "
-      "Tensor scale, Tensor radii, Tensor edges, SymInt rays, bool normalized, int padding, int "
-      "antialias) -> Tensor");
-  m.def(
-      "logpolar_sample_backward(Tensor grad_out, Tensor image, Tensor? pyramid, Tensor fixation, "
-      "Tensor theta0, Tensor scale, Tensor radii, Tensor edges, bool normalized, int padding, int "
-      "antialias, bool image_grad, bool pose_grad) "
-      "-> (Tensor grad_image, Tensor grad_pyramid, Tensor grad_fixation, Tensor grad_theta0, "
-      "Tensor grad_scale)");
-  m.def(
-      "logpolar_inverse_forward(Tensor logpolar, Tensor fixation, Tensor theta0, Tensor scale, "
-      "Tensor radii, SymInt height, SymInt width, bool normalized, int law, float offset, bool "
-      "mean, float fill) -> (Tensor out, Tensor count)");
-  m.def(
-      "logpolar_inverse_backward(Tensor grad_out, Tensor count, Tensor logpolar, Tensor fixation, "
-      "Tensor theta0, Tensor scale, Tensor radii, bool normalized, int law, float offset, bool "
-      "mean, bool logpolar_grad, bool pose_grad) "
-      "-> (Tensor grad_logpolar, Tensor grad_fixation, Tensor grad_theta0, Tensor grad_scale)");
-
-  m.def(
-      "lif_forward(Tensor x, Tensor? v0, Tensor? tau, Tensor? v_threshold, Tensor? weight, Tensor? "
-      "bias, Tensor? residual, float tau_value, float v_threshold_value, float v_reset, float "
-      "alpha, int charge, bool hard_reset, bool detach_reset, int surrogate, bool smooth, bool "
-      "store_v, int spike_code, SymInt row) "
-      "-> (Tensor spikes, Tensor v_last, Tensor v_seq)");
-  m.def(
-      "lif_backward(Tensor? grad_spikes, Tensor? grad_v_last, Tensor? grad_v_seq, Tensor x, "
-      "Tensor? v0, Tensor? tau, Tensor? v_threshold, Tensor? weight, Tensor? bias, Tensor? "
-      "residual, float tau_value, float v_threshold_value, float v_reset, float alpha, int charge, "
-      "bool hard_reset, bool detach_reset, int surrogate, bool smooth, int wanted) "
-      "-> (Tensor grad_x, Tensor grad_v0, Tensor grad_tau, Tensor grad_v_threshold, Tensor "
-      "grad_weight, Tensor grad_bias, Tensor grad_residual)");
   // Sums in float64 whatever the inputs; a row whose slack is +inf takes no part. The list form has
   // one stacked [t, n] memory a gradient, or rows times as many tensors, row after row.
   m.def(
@@ -91,6 +37,56 @@ STABLE_TORCH_LIBRARY(saccade, m) {
       "gem_project_(Tensor(a!)[] grads, Tensor[] memory, int rows, Tensor? slack, float "
       "memory_strength, float ridge, bool always) "
       "-> (Tensor dual, Tensor status)");
+
+  // weight [h, O, I, n]; points and scales by basis: see kan/bind.h. Unwanted gradients are empty.
+  m.def(
+      "kan_forward(Tensor x, Tensor weight, Tensor? base_weight, Tensor? bias, Tensor? points, "
+      "Tensor? scales, int basis, int[] options) -> Tensor");
+  m.def(
+      "kan_backward(Tensor grad_out, Tensor x, Tensor weight, Tensor? base_weight, Tensor? points, "
+      "Tensor? scales, int basis, int[] options, int[] wanted) "
+      "-> (Tensor grad_x, Tensor grad_weight, Tensor grad_base_weight, Tensor grad_bias, Tensor "
+      "grad_points, Tensor grad_scales)");
+  m.def("kan_rational_forward(Tensor x, Tensor numerator, Tensor denominator) -> Tensor");
+  m.def(
+      "kan_rational_backward(Tensor grad_out, Tensor x, Tensor numerator, Tensor denominator) "
+      "-> (Tensor grad_x, Tensor grad_numerator, Tensor grad_denominator)");
+
+  m.def(
+      "lif_forward(Tensor x, Tensor? v0, Tensor? tau, Tensor? v_threshold, Tensor? weight, Tensor? "
+      "bias, Tensor? residual, float tau_value, float v_threshold_value, float v_reset, float "
+      "alpha, int charge, bool hard_reset, bool detach_reset, int surrogate, bool smooth, bool "
+      "store_v, int spike_code, SymInt row) "
+      "-> (Tensor spikes, Tensor v_last, Tensor v_seq)");
+  m.def(
+      "lif_backward(Tensor? grad_spikes, Tensor? grad_v_last, Tensor? grad_v_seq, Tensor x, "
+      "Tensor? v0, Tensor? tau, Tensor? v_threshold, Tensor? weight, Tensor? bias, Tensor? "
+      "residual, float tau_value, float v_threshold_value, float v_reset, float alpha, int charge, "
+      "bool hard_reset, bool detach_reset, int surrogate, bool smooth, int wanted) "
+      "-> (Tensor grad_x, Tensor grad_v0, Tensor grad_tau, Tensor grad_v_threshold, Tensor "
+      "grad_weight, Tensor grad_bias, Tensor grad_residual)");
+
+  m.def("spike_linear(Tensor spikes, Tensor weight, Tensor? bias) -> Tensor");
+
+  m.def(
+      "logpolar_sample_forward(Tensor image, Tensor? pyramid, Tensor fixation, Tensor theta0, "
+      "Tensor scale, Tensor radii, Tensor edges, SymInt rays, bool normalized, int padding, int "
+      "antialias) -> Tensor");
+  m.def(
+      "logpolar_sample_backward(Tensor grad_out, Tensor image, Tensor? pyramid, Tensor fixation, "
+      "Tensor theta0, Tensor scale, Tensor radii, Tensor edges, bool normalized, int padding, int "
+      "antialias, bool image_grad, bool pose_grad) "
+      "-> (Tensor grad_image, Tensor grad_pyramid, Tensor grad_fixation, Tensor grad_theta0, "
+      "Tensor grad_scale)");
+  m.def(
+      "logpolar_inverse_forward(Tensor logpolar, Tensor fixation, Tensor theta0, Tensor scale, "
+      "Tensor radii, SymInt height, SymInt width, bool normalized, int law, float offset, bool "
+      "mean, float fill) -> (Tensor out, Tensor count)");
+  m.def(
+      "logpolar_inverse_backward(Tensor grad_out, Tensor count, Tensor logpolar, Tensor fixation, "
+      "Tensor theta0, Tensor scale, Tensor radii, bool normalized, int law, float offset, bool "
+      "mean, bool logpolar_grad, bool pose_grad) "
+      "-> (Tensor grad_logpolar, Tensor grad_fixation, Tensor grad_theta0, Tensor grad_scale)");
 
   m.def(
       "na_forward(Tensor query, Tensor key, Tensor value, Tensor? bias, Tensor? additional_keys, "
@@ -131,7 +127,6 @@ STABLE_TORCH_LIBRARY(saccade, m) {
       "seq_idx, Tensor checkpoints, bool dt_softplus, float dt_min, float dt_max, int chunk) "
       "-> (Tensor grad_x, Tensor grad_dt, Tensor grad_A, Tensor grad_B, Tensor grad_C, Tensor "
       "grad_D, Tensor grad_z, Tensor grad_dt_bias, Tensor grad_initial_states)");
-  m.def("spike_linear(Tensor spikes, Tensor weight, Tensor? bias) -> Tensor");
 }
 
 namespace {

@@ -57,6 +57,8 @@ class BSplineKANLinear(nn.Module):
     """
 
     grid: Tensor
+    spline_weight: nn.Parameter
+    spline_scaler: nn.Parameter | None
 
     def __init__(
         self,
@@ -112,9 +114,9 @@ class BSplineKANLinear(nn.Module):
     @property
     def weight(self) -> Tensor:
         """The splines' coefficients with their factors, [O, I, n]."""
-        if self.spline_scaler is None:
-            return self.spline_weight
-        weight: Tensor = self.spline_weight * self.spline_scaler.unsqueeze(-1)
+        weight: Tensor = self.spline_weight
+        if self.spline_scaler is not None:
+            weight = weight * self.spline_scaler.unsqueeze(-1)
         return weight
 
     def _basis(self, x: Tensor) -> Tensor:
@@ -126,7 +128,7 @@ class BSplineKANLinear(nn.Module):
         """Coefficients [O, I, n] of the splines nearest to values [B, I, O] at x [B, I]."""
         # the minimum-norm solution, so that functions without data stay finite
         bases = self._basis(x).transpose(0, 1).double()
-        solution = torch.linalg.pinv(bases) @ values.transpose(0, 1).double()
+        solution: Tensor = torch.linalg.pinv(bases) @ values.transpose(0, 1).double()
         return solution.permute(2, 0, 1).to(x.dtype)
 
     @torch.no_grad()

@@ -153,9 +153,9 @@ def kan_linear(
         RuntimeError: the forced backend cannot run.
 
     Notes:
-        Cost for B rows: 2 B I O n flops; for splines 2 B I O (order + 1), whatever the number of
-        intervals; for wavelets B I O evaluations. The backward pass costs twice that. Compiled
-        rungs hold no [B, I, n] tensor, in neither pass; the reference does.
+        Cost for B rows: 2 B I O n flops; for splines on the CPU 2 B I O (order + 1), whatever the
+        number of intervals; for wavelets B I O evaluations. The backward pass costs twice that.
+        Compiled rungs hold no [B, I, n] tensor, in neither pass; the reference does.
 
         Every input is differentiable: x, weight, base_weight, bias, and the basis's tensors.
         Deterministic; on the CPU the bits do not depend on the number of threads. Half types are
