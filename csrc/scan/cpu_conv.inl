@@ -10,6 +10,8 @@ namespace saccade::scan::SACCADE_ISA_NAMESPACE {
 constexpr int kMaxTaps = 16;
 // Vectors of a block.
 constexpr int64_t kConvVectors = 32;
+// Elements that are fetched ahead.
+constexpr int64_t kAhead = 512;
 
 // A task's channels and how their positions become vectors.
 template <typename T, bool kByChannel>
@@ -33,6 +35,7 @@ struct Rows {
           view.data + batch * view.batch + channel * view.channel + position * view.position;
       if (view.position == 1) {
         memcpy(line, from, static_cast<size_t>(positions) * sizeof(T));
+        for (int64_t i = 0; i < positions; i += W) __builtin_prefetch(from + positions + i);
       } else {
         for (int64_t i = 0; i < positions; ++i) line[i] = from[i * view.position];
       }
@@ -91,7 +94,7 @@ struct Conv {
   const int32_t* sequence;
   Channels rows;
   int64_t before;  // W - 1
-  Vec<T> weight[kMaxTaps], bias;
+  Vec<T> weight[kMaxTaps]{}, bias;
 
   Conv(const ConvProblem& problem, const ConvInputs<T>& in, Channels rows)
       : problem(problem),
@@ -131,24 +134,46 @@ struct Conv {
     memmove(line, line + positions * Channels::kTap,
             static_cast<size_t>(before * Channels::kTap) * sizeof(T));
   }
+};
 
-  template <int kTaps>
-  SACCADE_INLINE Vec<T> apply(const T* from) const {
-    Vec<T> sum = bias;
-    const int64_t taps = kTaps > 0 ? kTaps : problem.width;
-    for (int64_t w = 0; w < taps; ++w) {
-      sum += weight[w] * saccade::SACCADE_ISA_NAMESPACE::load<T>(from + w * Channels::kTap);
-    }
-    return sum;
+// Taps in registers, if their number is known when this is compiled.
+template <typename T, int kTaps>
+struct Taps {
+  static constexpr int kCount = kTaps > 0 ? kTaps : kMaxTaps;
+  Vec<T> at[kCount];
+
+  explicit Taps(const Vec<T>* from) {
+    SACCADE_UNROLL
+    for (int w = 0; w < kCount; ++w) at[w] = from[w];
   }
 };
 
 template <typename T, bool kByChannel, int kTaps>
+SACCADE_INLINE Vec<T> apply_taps(const Taps<T, kTaps>& weight, int64_t count, const T* from,
+                                 Vec<T> sum) {
+  constexpr int64_t kTap = Rows<T, kByChannel>::kTap;
+  if constexpr (kTaps > 0) {
+    SACCADE_UNROLL
+    for (int w = 0; w < kTaps; ++w) sum += weight.at[w] * load(from + w * kTap);
+  } else {
+    for (int64_t w = 0; w < count; ++w) sum += weight.at[w] * load(from + w * kTap);
+  }
+  return sum;
+}
+
+template <typename T, bool kByChannel, int kTaps>
 inline void conv_block(const Conv<T, kByChannel>& conv, const T* line, int64_t vectors, T* out) {
   constexpr int W = kWidth<T>;
+  const Taps<T, kTaps> weight(conv.weight);
+  const int64_t taps = conv.problem.width;
+  const Vec<T> bias = conv.bias;
+  const bool silu = conv.problem.silu;
   for (int64_t i = 0; i < vectors * W; i += W) {
-    const Vec<T> y = conv.template apply<kTaps>(line + i);
-    store<T>(out + i, conv.problem.silu ? y * fast_sigmoid<T>(y) : y);
+    // a row often ends where a page does, and what fetches ahead by itself stops there
+    __builtin_prefetch(line + i + kAhead);
+    __builtin_prefetch(out + i + kAhead, 1);
+    const Vec<T> y = apply_taps<T, kByChannel, kTaps>(weight, taps, line + i, bias);
+    store<T>(out + i, silu ? y / (T(1) + exp2_clamped(y * -kLog2E<T>)) : y);
   }
 }
 
@@ -161,16 +186,34 @@ inline void conv_forward_rows(const ConvForward<T>& args, int64_t batch, int64_t
   T* line = scratch;
   T* out = scratch + Channels::kLine;
   fill_zero(line, Channels::kLine);
+  // Positions side by side need the line at both ends of a run alone.
+  constexpr int W = kWidth<T>;
+  const bool direct = !kByChannel && args.in.x.position == 1 && args.out.position == 1;
+  const int64_t head = (conv.before + W - 1) / W * W;
   for (int64_t run = 0; run < length;) {
     const int64_t end = run_end(conv.sequence, run, length);
     conv.load_before(run, line);
-    for (int64_t position = run; position < end; position += Channels::kBlock) {
+    for (int64_t position = run; position < end;) {
       const int64_t left = end - position;
-      const int64_t positions = left < Channels::kBlock ? left : Channels::kBlock;
+      if (direct && position > run && left >= W) {
+        const View<const T>& x = args.in.x;
+        const T* from = x.data + batch * x.batch + channel * x.channel + position - conv.before;
+        const int64_t vectors = left / W;
+        conv_block<T, kByChannel, kTaps>(
+            conv, from, vectors,
+            args.out.data + batch * args.out.batch + channel * args.out.channel + position);
+        position += vectors * W;
+        if (position < end)
+          memcpy(line, from + vectors * W, sizeof(T) * static_cast<size_t>(conv.before));
+        continue;
+      }
+      int64_t positions = left < Channels::kBlock ? left : Channels::kBlock;
+      if (direct && position == run && head > 0 && head < positions) positions = head;
       conv.rows.load(args.in.x, position, positions, line + conv.before * Channels::kTap);
       conv_block<T, kByChannel, kTaps>(conv, line, conv.rows.vectors(positions), out);
       conv.rows.store(out, position, positions, args.out);
       conv.shift(positions, line);
+      position += positions;
     }
     run = end;
   }
@@ -188,39 +231,52 @@ inline void conv_slopes(const Conv<T, kByChannel>& conv, const T* line, const T*
                         int64_t positions, T* slopes, ConvSums<T, kByChannel>& sums) {
   using Channels = Rows<T, kByChannel>;
   constexpr int W = kWidth<T>;
+  const Taps<T, kTaps> weight(conv.weight);
+  Taps<T, kTaps> sum(sums.weight);
+  Vec<T> sum_bias = sums.bias;
   const int64_t taps = kTaps > 0 ? kTaps : conv.problem.width;
   const int64_t vectors = conv.rows.vectors(positions);
+  const bool silu = conv.problem.silu;
   for (int64_t v = 0; v < vectors; ++v) {
     const int64_t i = v * W;
     Vec<T> grad = load(grad_out + i);
-    if (conv.problem.silu) {
-      const Vec<T> y = conv.template apply<kTaps>(line + i);
+    if (silu) {
+      const Vec<T> y = apply_taps<T, kByChannel, kTaps>(weight, taps, line + i, conv.bias);
       const Vec<T> s = fast_sigmoid<T>(y);
       grad *= s + y * s * (T(1) - s);
     }
-    if (!kByChannel && i + W > positions)
+    if (!kByChannel && i + W > positions) {
       grad = lanes_between<T>(0, positions - i) ? grad : Vec<T>{};
-    sums.bias += grad;
-    for (int64_t w = 0; w < taps; ++w) {
-      sums.weight[w] += grad * load(line + i + w * Channels::kTap);
+    }
+    sum_bias += grad;
+    if constexpr (kTaps > 0) {
+      SACCADE_UNROLL
+      for (int w = 0; w < kTaps; ++w) {
+        sum.at[w] += grad * load(line + i + w * Channels::kTap);
+      }
+    } else {
+      for (int64_t w = 0; w < taps; ++w) {
+        sum.at[w] += grad * load(line + i + w * Channels::kTap);
+      }
     }
     store<T>(slopes + i, grad);
   }
+  sums.bias = sum_bias;
+  SACCADE_UNROLL
+  for (int w = 0; w < Taps<T, kTaps>::kCount; ++w) sums.weight[w] = sum.at[w];
 }
 
 // Gradients of inputs that start W - 1 positions before a block's slopes.
 template <typename T, bool kByChannel, int kTaps>
 inline void conv_transposed(const Conv<T, kByChannel>& conv, const T* slopes, int64_t positions,
                             T* out) {
-  using Channels = Rows<T, kByChannel>;
   constexpr int W = kWidth<T>;
-  const int64_t taps = kTaps > 0 ? kTaps : conv.problem.width;
+  const int64_t taps = conv.problem.width;
+  Vec<T> turned[kMaxTaps]{};
+  for (int64_t w = 0; w < taps; ++w) turned[w] = conv.weight[taps - 1 - w];
+  const Taps<T, kTaps> weight(turned);
   for (int64_t i = 0; i < conv.rows.vectors(positions) * W; i += W) {
-    Vec<T> sum{};
-    for (int64_t w = 0; w < taps; ++w) {
-      sum += conv.weight[taps - 1 - w] * load(slopes + i + w * Channels::kTap);
-    }
-    store<T>(out + i, sum);
+    store<T>(out + i, apply_taps<T, kByChannel, kTaps>(weight, taps, slopes + i, Vec<T>{}));
   }
 }
 

@@ -9,18 +9,45 @@ namespace saccade::scan::SACCADE_ISA_NAMESPACE {
 using namespace saccade::SACCADE_ISA_NAMESPACE;
 
 #define SACCADE_INLINE inline __attribute__((always_inline))
+// For loops over registers: their arrays must not become memory.
+#define SACCADE_UNROLL _Pragma("GCC unroll 16")
 
 template <typename T>
 constexpr T kLog2E = static_cast<T>(1.44269504088896340736);
+
+// The larger (smaller) of a bound and x, NaN for NaN: the instruction returns its second operand
+// there, and a comparison with a choice would be two of them.
+#if defined(__x86_64__) && SACCADE_BYTES == 64
+SACCADE_INLINE Vec<float> at_least(Vec<float> bound, Vec<float> x) {
+  return __builtin_ia32_maxps512_mask(bound, x, x, static_cast<short>(-1), 4);
+}
+SACCADE_INLINE Vec<float> at_most(Vec<float> bound, Vec<float> x) {
+  return __builtin_ia32_minps512_mask(bound, x, x, static_cast<short>(-1), 4);
+}
+#elif defined(__x86_64__) && SACCADE_BYTES == 32
+SACCADE_INLINE Vec<float> at_least(Vec<float> bound, Vec<float> x) {
+  return __builtin_ia32_maxps256(bound, x);
+}
+SACCADE_INLINE Vec<float> at_most(Vec<float> bound, Vec<float> x) {
+  return __builtin_ia32_minps256(bound, x);
+}
+#else
+SACCADE_INLINE Vec<float> at_least(Vec<float> bound, Vec<float> x) { return bound > x ? bound : x; }
+SACCADE_INLINE Vec<float> at_most(Vec<float> bound, Vec<float> x) { return bound < x ? bound : x; }
+#endif
+SACCADE_INLINE Vec<double> at_least(Vec<double> bound, Vec<double> x) {
+  return bound > x ? bound : x;
+}
+SACCADE_INLINE Vec<double> at_most(Vec<double> bound, Vec<double> x) {
+  return bound < x ? bound : x;
+}
 
 // 2^x in at most 2 ulp, 0 below the smallest normal number, infinity from the largest exponent on,
 // NaN for NaN without a payload. x = n + r with |r| <= 1/2; the end of the range is such that the
 // exponent's bits come out as those of 0 and of infinity.
 SACCADE_INLINE Vec<float> exp2_clamped(Vec<float> x) {
   using V = Vec<float>;
-  const V low = broadcast<float>(-127.0f), high = broadcast<float>(128.0f);
-  x = x < low ? low : x;
-  x = x > high ? high : x;
+  x = at_most(broadcast<float>(128.0f), at_least(broadcast<float>(-127.0f), x));
   const V shifted = x + 12582912.0f;  // 1.5 * 2^23: the sum holds n in its low bits
   const V r = x - (shifted - 12582912.0f);
   // (2^r - 1) / r, minimax, 2e-9
@@ -32,9 +59,7 @@ SACCADE_INLINE Vec<float> exp2_clamped(Vec<float> x) {
 
 SACCADE_INLINE Vec<double> exp2_clamped(Vec<double> x) {
   using V = Vec<double>;
-  const V low = broadcast<double>(-1023.0), high = broadcast<double>(1024.0);
-  x = x < low ? low : x;
-  x = x > high ? high : x;
+  x = at_most(broadcast<double>(1024.0), at_least(broadcast<double>(-1023.0), x));
   const V shifted = x + 6755399441055744.0;  // 1.5 * 2^52
   const V r = x - (shifted - 6755399441055744.0);
   // ln(2)^k / k! for k = 13 ... 1
@@ -59,6 +84,29 @@ SACCADE_INLINE Vec<T> fast_sigmoid(Vec<T> x) {
   return T(1) / (T(1) + exp2_clamped(x * -kLog2E<T>));
 }
 
+// 2 atanh(s) / s as a polynomial of s^2 <= 1/9: minimax 4e-9 in float, the series in double.
+template <typename T>
+struct AtanhConstants;
+template <>
+struct AtanhConstants<float> {
+  static constexpr float kP[] = {0.2817833424f, 0.2796060145f, 0.4002490938f, 0.6666631699f, 2.0f};
+};
+template <>
+struct AtanhConstants<double> {
+  static constexpr double kP[] = {2.0 / 33, 2.0 / 31, 2.0 / 29, 2.0 / 27, 2.0 / 25, 2.0 / 23,
+                                  2.0 / 21, 2.0 / 19, 2.0 / 17, 2.0 / 15, 2.0 / 13, 2.0 / 11,
+                                  2.0 / 9,  2.0 / 7,  2.0 / 5,  2.0 / 3,  2.0};
+};
+
+// ln(1 + e^x), x itself above 20: ln(1 + t) = 2 atanh(t / (2 + t)) with t = e^-|x| <= 1.
+template <typename T>
+SACCADE_INLINE Vec<T> fast_softplus(Vec<T> x) {
+  const Vec<T> t = exp2_clamped(abs<T>(x) * -kLog2E<T>);
+  const Vec<T> s = t / (T(2) + t);
+  const Vec<T> y = at_least(Vec<T>{}, x) + s * polynomial<T>(s * s, AtanhConstants<T>::kP);
+  return x > T(20) ? x : y;
+}
+
 template <typename T, int kRows, int kStep>
 SACCADE_INLINE void fold_rows(Vec<T>* rows) {
   for (int i = 0; i < kStep; ++i) {
@@ -78,6 +126,17 @@ SACCADE_INLINE Vec<T> fold_lanes(Vec<T> v) {
   }
 }
 
+// out[i] += lane i, for the first lanes.
+template <typename T, int... i>
+SACCADE_INLINE void add_lanes(T* out, Vec<T> v, std::integer_sequence<int, i...>) {
+  typedef T Part __attribute__((vector_size(sizeof...(i) * sizeof(T))));
+  typedef T Unaligned
+      __attribute__((vector_size(sizeof...(i) * sizeof(T)), aligned(alignof(T)), may_alias));
+  Unaligned* to = reinterpret_cast<Unaligned*>(out);
+  const Part part = __builtin_shufflevector(v, v, i...);
+  *to += part;
+}
+
 // out[i] += sum of row i, for a power of two of rows. Rows are added pairwise: half of the lanes
 // keep the sums of one, half those of the other.
 template <typename T, int kRows>
@@ -89,11 +148,7 @@ SACCADE_INLINE void add_row_sums(Vec<T>* rows, T* out) {
   } else {
     if constexpr (kRows > 1) fold_rows<T, kRows, kRows / 2>(rows);
     const Vec<T> sums = fold_lanes<T, kRows>(rows[0]);
-    if constexpr (kRows == W) {
-      store<T>(out, load(out) + sums);
-    } else {
-      for (int i = 0; i < kRows; ++i) out[i] += sums[i];
-    }
+    add_lanes<T>(out, sums, std::make_integer_sequence<int, kRows>{});
   }
 }
 

@@ -129,19 +129,13 @@ struct Path {
   }
 };
 
-template <typename T>
-SACCADE_INLINE Vec<T> softplus_step(Vec<T> x) {
-  const Vec<T> y = softplus<T>(x);
-  return x > T(20) ? x : y;
-}
-
 // delta + bias, through softplus where asked for.
 template <typename T>
 inline void finish_steps(int64_t rows, Vec<T> bias, bool through_softplus, T* step) {
   constexpr int W = kWidth<T>;
   for (int64_t p = 0; p < rows; ++p) {
     const Vec<T> x = load(step + p * W) + bias;
-    store<T>(step + p * W, through_softplus ? softplus_step<T>(x) : x);
+    store<T>(step + p * W, through_softplus ? fast_softplus<T>(x) : x);
   }
 }
 
@@ -162,6 +156,7 @@ inline void advance(const SelectiveBuffers<T>& buffer, int64_t first, int64_t la
                     bool any_forgotten) {
   constexpr int W = kWidth<T>, N = kStates<T>;
   Vec<T> h[N];
+  SACCADE_UNROLL
   for (int i = 0; i < N; ++i) h[i] = load(buffer.state + (n + i) * W);
   const T* octaves = buffer.octaves + n * W;
   for (int64_t s = first; s < last; ++s) {
@@ -169,11 +164,13 @@ inline void advance(const SelectiveBuffers<T>& buffer, int64_t first, int64_t la
     const T* b_row = kConstantB ? nullptr : b + row * b_stride + n;
     const T* c_row = kConstantC ? nullptr : c + row * c_stride + n;
     if (any_forgotten && buffer.forget[s]) {
+      SACCADE_UNROLL
       for (int i = 0; i < N; ++i) h[i] = Vec<T>{};
     }
     const Vec<T> dt = load(buffer.step + row * W);
     const Vec<T> drive = dt * load(buffer.u + row * W);
     Vec<T> y = load(buffer.y + row * W);
+    SACCADE_UNROLL
     for (int i = 0; i < N; ++i) {
       const Vec<T> decay = exp2_clamped(dt * load(octaves + i * W));
       h[i] = decay * h[i] + drive * coefficient<T, kConstantB>(b_row, buffer.b + n * W, i);
@@ -181,6 +178,7 @@ inline void advance(const SelectiveBuffers<T>& buffer, int64_t first, int64_t la
     }
     store<T>(buffer.y + row * W, y);
   }
+  SACCADE_UNROLL
   for (int i = 0; i < N; ++i) store<T>(buffer.state + (n + i) * W, h[i]);
 }
 

@@ -39,6 +39,7 @@ inline void retreat(const BackwardBuffers<T>& buffer, int64_t first, int64_t las
   const T* constant_b = buffer.b + n * W;
   const T* constant_c = buffer.c + n * W;
   Vec<T> h[N];
+  SACCADE_UNROLL
   for (int i = 0; i < N; ++i) h[i] = load(buffer.state + (n + i) * W);
   for (int64_t s = first; s < last; ++s) {
     const int64_t row = buffer.order[s];
@@ -49,6 +50,7 @@ inline void retreat(const BackwardBuffers<T>& buffer, int64_t first, int64_t las
     const Vec<T> dt = load(buffer.step + row * W);
     const Vec<T> drive = dt * load(buffer.u + row * W);
     Vec<T> y = load(buffer.y + row * W);
+    SACCADE_UNROLL
     for (int i = 0; i < N; ++i) {
       const Vec<T> decay = exp2_clamped(dt * load(octaves + i * W));
       const Vec<T> decayed = forgotten ? Vec<T>{} : decay * h[i];
@@ -61,7 +63,9 @@ inline void retreat(const BackwardBuffers<T>& buffer, int64_t first, int64_t las
   }
 
   Vec<T> carry[N], grad_a[N];
+  SACCADE_UNROLL
   for (int i = 0; i < N; ++i) carry[i] = load(buffer.carry + (n + i) * W);
+  SACCADE_UNROLL
   for (int i = 0; i < N; ++i) grad_a[i] = load(buffer.grad_a + (n + i) * W);
   for (int64_t s = last - 1; s >= first; --s) {
     const int64_t row = buffer.order[s];
@@ -74,6 +78,7 @@ inline void retreat(const BackwardBuffers<T>& buffer, int64_t first, int64_t las
     const Vec<T> dy = load(buffer.grad_y + row * W);
     Vec<T> through_decay{}, through_drive{};
     Vec<T> shares[2 * N];
+    SACCADE_UNROLL
     for (int i = 0; i < N; ++i) {
       const Vec<T> bi = coefficient<T, kConstantB>(b_row, constant_b, i);
       const Vec<T> ci = coefficient<T, kConstantC>(c_row, constant_c, i);
@@ -106,7 +111,9 @@ inline void retreat(const BackwardBuffers<T>& buffer, int64_t first, int64_t las
                                               load(buffer.u + row * W));
     store<T>(grad_u, load(grad_u) + through_drive * dt);
   }
+  SACCADE_UNROLL
   for (int i = 0; i < N; ++i) store<T>(buffer.carry + (n + i) * W, carry[i]);
+  SACCADE_UNROLL
   for (int i = 0; i < N; ++i) store<T>(buffer.grad_a + (n + i) * W, grad_a[i]);
 }
 

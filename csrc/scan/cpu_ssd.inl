@@ -119,10 +119,7 @@ struct Head {
     for (int64_t t = 0; t < count; t += W) {
       Vec<T> x = load_partial(step + t, count - t);
       if (raw != nullptr) store<T>(raw + t, x);
-      if (problem.softplus) {
-        const Vec<T> soft = softplus<T>(x);
-        x = x > T(20) ? x : soft;
-      }
+      if (problem.softplus) x = fast_softplus<T>(x);
       x = x < low ? low : x;
       x = x > high ? high : x;
       store<T>(step + t, x);
@@ -153,30 +150,40 @@ inline void ssd_advance(const SsdBuffers<T>& buffer, int64_t count, int64_t colu
   constexpr int W = kWidth<T>;
   Vec<T> h[kSsdStates][kVectors];
   T* state = buffer.state + n * buffer.columns + column;
+  SACCADE_UNROLL
   for (int i = 0; i < kSsdStates; ++i) {
+    SACCADE_UNROLL
     for (int v = 0; v < kVectors; ++v) h[i][v] = load(state + i * buffer.columns + v * W);
   }
   for (int64_t t = 0; t < count; ++t) {
     const T decay = buffer.decay[t];
     if (any_forgotten && buffer.forget[t]) {
+      SACCADE_UNROLL
       for (int i = 0; i < kSsdStates; ++i) {
+        SACCADE_UNROLL
         for (int v = 0; v < kVectors; ++v) h[i][v] = Vec<T>{};
       }
     }
     const T* x = buffer.x + t * buffer.columns + column;
     T* y = buffer.y + t * buffer.columns + column;
     Vec<T> out[kVectors];
+    SACCADE_UNROLL
     for (int v = 0; v < kVectors; ++v) out[v] = load(y + v * W);
+    SACCADE_UNROLL
     for (int i = 0; i < kSsdStates; ++i) {
       const T bi = b[t * b_stride + n + i], ci = c[t * c_stride + n + i];
+      SACCADE_UNROLL
       for (int v = 0; v < kVectors; ++v) {
         h[i][v] = decay * h[i][v] + load(x + v * W) * bi;
         out[v] += h[i][v] * ci;
       }
     }
+    SACCADE_UNROLL
     for (int v = 0; v < kVectors; ++v) store<T>(y + v * W, out[v]);
   }
+  SACCADE_UNROLL
   for (int i = 0; i < kSsdStates; ++i) {
+    SACCADE_UNROLL
     for (int v = 0; v < kVectors; ++v) store<T>(state + i * buffer.columns + v * W, h[i][v]);
   }
 }

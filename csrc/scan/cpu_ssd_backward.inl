@@ -6,11 +6,14 @@
 
 namespace saccade::scan::SACCADE_ISA_NAMESPACE {
 
+// Vectors of a tile: its gradients, their shares for B and C and the sums for x stay in registers.
+constexpr int kBackTile = SACCADE_REGISTERS / 8;
+
 template <typename T>
 struct SsdBackwardBuffers : SsdBuffers<T> {
   T *grad_y, *grad_x, *gate, *plain;  // [stretch][columns]; grad_x is that of x times step
   T *raw, *grad_decay;                // [stretch], [stretch][lanes]
-  T *carry, *history;                 // [padded N][columns], [stretch + 1][kSsdStates][kTile]
+  T *carry, *history;                 // [padded N][columns], [stretch + 1][kSsdStates][kBackTile]
   T* grad_skip;                       // [columns]
 
   SsdBackwardBuffers(const SsdProblem& problem, Arena<T>& arena) : SsdBuffers<T>(problem, arena) {
@@ -23,12 +26,12 @@ struct SsdBackwardBuffers : SsdBuffers<T> {
     raw = arena.take((this->stretch + W - 1) / W * W);
     grad_decay = arena.take(this->stretch * W);
     carry = arena.take(this->padded * this->columns);
-    history = arena.take((this->stretch + 1) * kSsdStates * kTile * W);
+    history = arena.take((this->stretch + 1) * kSsdStates * kBackTile * W);
     grad_skip = arena.take(this->columns);
   }
 };
 
-template <typename T, int kVectors>
+template <typename T, int kVectors, bool kGated>
 inline void ssd_retreat(const SsdBackwardBuffers<T>& buffer, int64_t count, int64_t column,
                         int64_t n, const T* b, int64_t b_stride, const T* c, int64_t c_stride,
                         bool any_forgotten, T* partial) {
@@ -37,7 +40,9 @@ inline void ssd_retreat(const SsdBackwardBuffers<T>& buffer, int64_t count, int6
   Vec<T> h[N][kVectors];
   const T* state = buffer.state + n * columns + column;
   T* history = buffer.history;
+  SACCADE_UNROLL
   for (int i = 0; i < N; ++i) {
+    SACCADE_UNROLL
     for (int v = 0; v < kVectors; ++v) {
       h[i][v] = load(state + i * columns + v * W);
       store<T>(history + (i * kVectors + v) * W, h[i][v]);
@@ -47,7 +52,9 @@ inline void ssd_retreat(const SsdBackwardBuffers<T>& buffer, int64_t count, int6
     const T decay = buffer.decay[t];
     if (any_forgotten && buffer.forget[t]) {
       // as if nothing had been before: its gradient through the decay is none
+      SACCADE_UNROLL
       for (int i = 0; i < N; ++i) {
+        SACCADE_UNROLL
         for (int v = 0; v < kVectors; ++v) h[i][v] = Vec<T>{};
       }
     }
@@ -55,21 +62,29 @@ inline void ssd_retreat(const SsdBackwardBuffers<T>& buffer, int64_t count, int6
     const T* x = buffer.x + t * columns + column;
     T* y = buffer.y + t * columns + column;
     Vec<T> out[kVectors];
-    for (int v = 0; v < kVectors; ++v) out[v] = load(y + v * W);
+    SACCADE_UNROLL
+    for (int v = 0; v < kVectors; ++v) out[v] = kGated ? load(y + v * W) : Vec<T>{};
+    SACCADE_UNROLL
     for (int i = 0; i < N; ++i) {
       const T bi = b[t * b_stride + n + i], ci = c[t * c_stride + n + i];
+      SACCADE_UNROLL
       for (int v = 0; v < kVectors; ++v) {
         h[i][v] = decay * h[i][v] + load(x + v * W) * bi;
         store<T>(history + (i * kVectors + v) * W, h[i][v]);
-        out[v] += h[i][v] * ci;
+        if constexpr (kGated) out[v] += h[i][v] * ci;
       }
     }
-    for (int v = 0; v < kVectors; ++v) store<T>(y + v * W, out[v]);
+    if constexpr (kGated) {
+      SACCADE_UNROLL
+      for (int v = 0; v < kVectors; ++v) store<T>(y + v * W, out[v]);
+    }
   }
 
   Vec<T>(&g)[N][kVectors] = h;
   T* carry = buffer.carry + n * columns + column;
+  SACCADE_UNROLL
   for (int i = 0; i < N; ++i) {
+    SACCADE_UNROLL
     for (int v = 0; v < kVectors; ++v) g[i][v] = load(carry + i * columns + v * W);
   }
   for (int64_t t = count - 1; t >= 0; --t, history -= kSize) {
@@ -79,11 +94,14 @@ inline void ssd_retreat(const SsdBackwardBuffers<T>& buffer, int64_t count, int6
     const T* dy = buffer.grad_y + t * columns + column;
     T* dx = buffer.grad_x + t * columns + column;
     Vec<T> through_x[kVectors], through_decay{};
+    SACCADE_UNROLL
     for (int v = 0; v < kVectors; ++v) through_x[v] = load(dx + v * W);
     Vec<T> shares[2 * N];
+    SACCADE_UNROLL
     for (int i = 0; i < N; ++i) {
       const T bi = b[t * b_stride + n + i], ci = c[t * c_stride + n + i];
       Vec<T> share_b{}, share_c{};
+      SACCADE_UNROLL
       for (int v = 0; v < kVectors; ++v) {
         const Vec<T> dyv = load(dy + v * W);
         const T* now = history + (i * kVectors + v) * W;
@@ -99,21 +117,26 @@ inline void ssd_retreat(const SsdBackwardBuffers<T>& buffer, int64_t count, int6
     }
     if (forgotten) {
       through_decay = Vec<T>{};
+      SACCADE_UNROLL
       for (int i = 0; i < N; ++i) {
+        SACCADE_UNROLL
         for (int v = 0; v < kVectors; ++v) g[i][v] = Vec<T>{};
       }
     }
+    SACCADE_UNROLL
     for (int v = 0; v < kVectors; ++v) store<T>(dx + v * W, through_x[v]);
     T* to = buffer.grad_decay + t * W;
     store<T>(to, load(to) + through_decay);
     add_row_sums<T, 2 * N>(shares, partial + t * 2 * buffer.padded + 2 * n);
   }
+  SACCADE_UNROLL
   for (int i = 0; i < N; ++i) {
+    SACCADE_UNROLL
     for (int v = 0; v < kVectors; ++v) store<T>(carry + i * columns + v * W, g[i][v]);
   }
 }
 
-template <typename T>
+template <typename T, bool kGated>
 inline void ssd_retreat_stretch(const SsdBackwardBuffers<T>& buffer, const Head<T>& head,
                                 int64_t position, int64_t count, T* partial) {
   constexpr int W = kWidth<T>;
@@ -122,14 +145,16 @@ inline void ssd_retreat_stretch(const SsdBackwardBuffers<T>& buffer, const Head<
   const int64_t b_stride = head.in.b.position, c_stride = head.in.c.position;
   const bool forgets = head.in.sequence != nullptr;
   int64_t column = 0;
-  for (; column + kTile * W <= buffer.columns; column += kTile * W) {
+  for (; column + kBackTile * W <= buffer.columns; column += kBackTile * W) {
     for (int64_t n = 0; n < buffer.padded; n += kSsdStates) {
-      ssd_retreat<T, kTile>(buffer, count, column, n, b, b_stride, c, c_stride, forgets, partial);
+      ssd_retreat<T, kBackTile, kGated>(buffer, count, column, n, b, b_stride, c, c_stride, forgets,
+                                        partial);
     }
   }
   for (; column < buffer.columns; column += W) {
     for (int64_t n = 0; n < buffer.padded; n += kSsdStates) {
-      ssd_retreat<T, 1>(buffer, count, column, n, b, b_stride, c, c_stride, forgets, partial);
+      ssd_retreat<T, 1, kGated>(buffer, count, column, n, b, b_stride, c, c_stride, forgets,
+                                partial);
     }
   }
 }
@@ -139,8 +164,7 @@ template <typename T>
 inline Vec<T> through_step(const SsdProblem& problem, Vec<T> raw, Vec<T> grad) {
   Vec<T> soft = raw, slope = broadcast<T>(T(1));
   if (problem.softplus) {
-    const Vec<T> y = softplus<T>(raw);
-    soft = raw > T(20) ? raw : y;
+    soft = fast_softplus<T>(raw);
     slope = raw > T(20) ? slope : fast_sigmoid<T>(raw);
   }
   const T low = static_cast<T>(problem.dt_min), high = static_cast<T>(problem.dt_max);
@@ -188,7 +212,13 @@ inline void ssd_backward(const SsdBackward<T>& args, int64_t batch, int64_t head
     fill_zero(buffer.y, size);
     fill_zero(buffer.grad_x, size);
     fill_zero(buffer.grad_decay, count * W);
-    ssd_retreat_stretch(buffer, head, position, count, partial + position * 2 * buffer.padded);
+    T* shares = partial + position * 2 * buffer.padded;
+    // what stands before the gate is run again for the gate's own gradient alone
+    if (in.z.data != nullptr) {
+      ssd_retreat_stretch<T, true>(buffer, head, position, count, shares);
+    } else {
+      ssd_retreat_stretch<T, false>(buffer, head, position, count, shares);
+    }
 
     for (int64_t t = 0; t < count; ++t) {
       const T decay_share = horizontal_sum<T>(load(buffer.grad_decay + t * W)) * buffer.decay[t];
