@@ -82,8 +82,13 @@ CASES = [
 ]
 # A program of sm_80 may take 163 KB of shared memory; spills are few or the tile is too large.
 MAX_SHARED, MAX_SPILL = 163 * 1024, 128
-# Ampere's tensor cores take operands from registers, Hopper's from shared memory.
-SPILLS = {("scan", "ssd-gate", 80): 2048}
+# Ampere's tensor cores take their operands from registers, and float32 is three TF32 products.
+SPILLS = {
+    ("ssd-gate", "float32", 80): 2048,
+    ("ssd-gate", "float16", 80): 2048,
+    ("ssd-gate", "bfloat16", 80): 2048,
+    ("ssd-gate", "float32", 90): 1024,
+}
 
 
 @pytest.fixture(autouse=True)
@@ -106,4 +111,4 @@ def test_kernels_compile_to_cubins(
         assert resources.size > 0
         assert 0 < resources.registers <= 255
         assert resources.shared <= MAX_SHARED
-        assert resources.spill <= SPILLS.get((operator, name, capability), MAX_SPILL)
+        assert resources.spill <= SPILLS.get((name, dtype, capability), MAX_SPILL)

@@ -66,8 +66,8 @@ def ssd_scan(
         A: [H].
         B: [B, L, G, N] in the type of x for G groups of H / G heads; 1 <= N <= 256.
         C: the shape and type of B.
-        chunk_size: steps that a GPU kernel takes at once, at least 1; 64 to 256 are usual. The
-            result does not depend on it but for rounding; the CPU kernel does not look at it.
+        chunk_size: at least 1; here for the signature that models know. The result does not depend
+            on it, and each kernel takes the chunks that suit it.
         D: [H] or [H, P]: skip connection. Default none.
         z: the shape and type of x: gate. Default none.
         dt_bias: [H]. Default none.

@@ -139,7 +139,7 @@ def selective_scan(
 
     Notes:
         Cost: B D L N exponentials and 3 B D L N multiply-adds a direction, about four times that
-        with the backward pass. Saved for it: the state at every 32nd step (64th on a GPU), and the
+        with the backward pass. Saved for it: the state at every 32nd step (16th on a GPU), and the
         inputs.
 
         Deterministic, backward included; on the CPU the bits do not depend on the number of
