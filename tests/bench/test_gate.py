@@ -89,9 +89,5 @@ def test_mistakes_are_sentences(
 
 
 def test_unknown_operator() -> None:
-<<<<<<< HEAD
     with pytest.raises(ValueError, match=r"operator must be one of .*, got 'x'"):
-=======
-    with pytest.raises(ValueError, match="operator must be one of .*neighborhood_attention.*, got 'x'"):
->>>>>>> kan-gpu
         load("x")
