@@ -163,4 +163,14 @@ Tensor new_like(const Tensor& like, ScalarType type) {
   return torch::stable::transpose(torch::stable::new_empty(like, sizes, type), rank - 2, rank - 1);
 }
 
+Tensor new_checkpoints(const Tensor& like, const Ints& sizes, int64_t axis, ScalarType type) {
+  Tensor checkpoints = torch::stable::new_empty(like, sizes, type);
+  const int64_t count = sizes[static_cast<size_t>(axis)];
+  if (count > 0) {
+    Tensor unused = torch::stable::narrow(checkpoints, axis, count - 1, 1);
+    torch::stable::zero_(unused);
+  }
+  return checkpoints;
+}
+
 }  // namespace saccade::scan

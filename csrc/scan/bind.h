@@ -43,6 +43,10 @@ void check_shape(const char* name, const Tensor& tensor, const Ints& expected);
 // Memory shaped as `like`: channels-last where that is, else contiguous.
 Tensor new_like(const Tensor& like, ScalarType type);
 
+// Memory for saved states with T = intervals(...) along an axis: the slot that is not used holds
+// zeros, so that results are equal whenever inputs are.
+Tensor new_checkpoints(const Tensor& like, const Ints& sizes, int64_t axis, ScalarType type);
+
 // Pointers and strides of [B, K, D, L] or, without paths, [B, D, L].
 template <typename T>
 View<T> view(const Tensor& tensor) {

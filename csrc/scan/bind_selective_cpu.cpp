@@ -144,10 +144,10 @@ std::tuple<Tensor, Tensor, Tensor> forward(const Tensor& u, const Tensor& delta,
   Tensor last_state = torch::stable::new_empty(
       u, Ints{problem.batch, problem.paths, problem.channels, problem.state}, type);
   Tensor checkpoints =
-      torch::stable::new_empty(u,
-                               Ints{problem.batch, problem.paths, intervals(problem.length, chunk),
-                                    problem.state, problem.channels},
-                               type);
+      new_checkpoints(u,
+                      {problem.batch, problem.paths, intervals(problem.length, chunk),
+                       problem.state, problem.channels},
+                      2, type);
   with_type(type, [&](auto zero) {
     using T = decltype(zero);
     const Prepared<T> prepared(problem, type, u, delta, a, b, c, skip, z, delta_bias, initial_state,

@@ -87,11 +87,10 @@ std::tuple<Tensor, Tensor, Tensor> forward(const Tensor& x, const Tensor& dt, co
   Tensor out = torch::stable::new_empty(x, x.sizes(), type);
   Tensor final_states = torch::stable::new_empty(
       x, Ints{problem.batch, problem.heads, problem.width, problem.state}, type);
-  Tensor checkpoints =
-      torch::stable::new_empty(x,
-                               Ints{problem.batch, intervals(problem.length, chunk), problem.heads,
-                                    problem.width, problem.state},
-                               type);
+  Tensor checkpoints = new_checkpoints(x,
+                                       {problem.batch, intervals(problem.length, chunk),
+                                        problem.heads, problem.width, problem.state},
+                                       1, type);
   with_type(type, [&](auto zero) {
     using T = decltype(zero);
     const Prepared<T> prepared(problem, type, x, dt, a, b, c, skip, z, dt_bias, initial_states,

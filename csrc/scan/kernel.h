@@ -11,7 +11,8 @@
 namespace saccade::scan {
 
 // The T of saved states at every chunk-th step. There is room for one more than are used: a size
-// that is 1 for some lengths and not for others would make torch.compile compile twice.
+// that is 1 for some lengths and not for others would make torch.compile compile twice. The last
+// slot holds zeros.
 constexpr int64_t intervals(int64_t length, int64_t chunk) {
   return chunk == 0 ? 0 : (length + chunk - 1) / chunk + 1;
 }
