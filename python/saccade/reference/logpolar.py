@@ -171,8 +171,7 @@ def logpolar_sample(
     batch, channels, height, width = image.shape
     fixations = fixation.shape[1]
     levels = [image.to(dtype)]
-    if antialias == MIP:
-        assert pyramid is not None
+    if antialias == MIP and pyramid is not None:
         sizes = level_sizes(height, width)
         parts = pyramid.to(dtype).split([h * w for h, w in sizes], dim=2)
         levels += [part.unflatten(2, size) for part, size in zip(parts, sizes, strict=True)]
