@@ -9,7 +9,14 @@ import importlib
 
 from saccade.bench._suite import Suite
 
-OPERATORS = ("gem", "kan", "logpolar", "neighborhood_attention", "scan")
+OPERATORS = (
+    "gem",
+    "kan",
+    "logpolar",
+    "neighborhood_attention",
+    "scan",
+    "spiking",
+)
 
 
 def load(operator: str) -> Suite:

@@ -19,6 +19,7 @@ from saccade.nn.neighborhood_attention import (
     NeighborhoodAttention3d,
 )
 from saccade.nn.scan import Mamba, MambaState, SelectiveScan, SelectiveScan2d
+from saccade.nn.spiking import IFNode, Leaky, LIFNode, ParametricLIFNode, reset_net
 
 __all__ = [
     "BSplineKAN",
@@ -40,4 +41,13 @@ __all__ = [
     "SelectiveScan",
     "SelectiveScan2d",
     "WavKANLayer",
+    "IFNode",
+    "KANLinear",
+    "LIFNode",
+    "Leaky",
+    "NeighborhoodAttention1d",
+    "NeighborhoodAttention2d",
+    "NeighborhoodAttention3d",
+    "ParametricLIFNode",
+    "reset_net",
 ]
