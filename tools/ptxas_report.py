@@ -32,6 +32,9 @@ HOT: tuple[Hot, ...] = (
         for kernel in ("forward_kernel", "backward_query_kernel", "backward_key_kernel")
         for width in (32, 64)
     ),
+    ("polar", "image_kernel", "E"),
+    ("polar", "pose_kernel", "E"),
+    *(("polar", "sample_kernel", f"I{types}") for types in ("ff", "6__half", "13__nv_bfloat16")),
 )
 
 _ENTRY = re.compile(r"Compiling entry function '([^']+)' for '([^']+)'")

@@ -8,7 +8,17 @@ import torch
 from saccade import _load
 
 
-@pytest.mark.parametrize("name", ["lif_forward", "lif_backward", "na_forward", "na_backward"])
+OPERATORS = [
+    "lif_forward",
+    "lif_backward",
+    "logpolar_sample_forward",
+    "logpolar_sample_backward",
+    "na_forward",
+    "na_backward",
+]
+
+
+@pytest.mark.parametrize("name", OPERATORS)
 def test_kernels_are_in_the_dispatcher(name: str) -> None:
     if not _load.has("_C_cuda"):
         pytest.skip(_load.reason("_C_cuda"))
