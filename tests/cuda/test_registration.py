@@ -7,7 +7,6 @@ import torch
 
 from saccade import _load
 
-
 OPERATORS = [
     "lif_forward",
     "lif_backward",
