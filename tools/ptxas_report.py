@@ -33,6 +33,9 @@ HOT: tuple[Hot, ...] = (
         for width in (32, 64)
     ),
     ("polar", "image_kernel", "E"),
+    ("polar", "inverse_kernel", "E"),
+    ("polar", "inverse_pose_kernel", "E"),
+    ("polar", "map_kernel", "E"),
     ("polar", "pose_kernel", "E"),
     *(("polar", "sample_kernel", f"I{types}") for types in ("ff", "6__half", "13__nv_bfloat16")),
 )

@@ -20,7 +20,9 @@
 namespace saccade::polar {
 namespace {
 
+using logpolar::check_inverse;
 using logpolar::check_sample;
+using logpolar::InverseSizes;
 using logpolar::SampleSizes;
 using Ints = std::vector<int64_t>;
 
@@ -162,10 +164,127 @@ std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor> sample_backward_op(
           grad_scale};
 }
 
+// As Inputs, of the inverse; the map is float32.
+struct InverseInputs {
+  InverseSizes sizes;
+  Inversion inversion{};
+  Tensor map, tables[4];
+
+  InverseInputs(const Tensor& given, const Tensor& fixation, const Tensor& theta0,
+                const Tensor& scale, const Tensor& radii, int64_t height, int64_t width,
+                bool normalized, int64_t law, double offset, bool mean, double fill)
+      : sizes(check_inverse(given, fixation, theta0, scale, radii, height, width, law)),
+        map(to_contiguous(given, ScalarType::Float)),
+        tables{to_contiguous(fixation, ScalarType::Float), to_contiguous(theta0, ScalarType::Float),
+               to_contiguous(scale, ScalarType::Float), to_contiguous(radii, ScalarType::Float)} {
+    STD_TORCH_CHECK(given.scalar_type() != ScalarType::Double,
+                    "logpolar must be float16, bfloat16 or float32 on CUDA.");
+    for (const Tensor* tensor : {&fixation, &theta0, &scale, &radii}) {
+      STD_TORCH_CHECK(tensor->device() == given.device(),
+                      "fixation, theta0, scale and radii must be on the map's device.");
+    }
+    for (const int64_t size : {sizes.batch, sizes.fixations, sizes.channels, sizes.rings,
+                               sizes.rays, sizes.height * sizes.width}) {
+      STD_TORCH_CHECK(size <= INT32_MAX, "No size may be above 2147483647 on CUDA, got ", size,
+                      ".");
+    }
+    const auto floats = [](const Tensor& tensor) {
+      return static_cast<const float*>(tensor.const_data_ptr());
+    };
+    inversion.poses = {static_cast<int>(sizes.batch),
+                       static_cast<int>(sizes.fixations),
+                       floats(tables[0]),
+                       floats(tables[1]),
+                       floats(tables[2]),
+                       normalized};
+    inversion.channels = static_cast<int>(sizes.channels);
+    inversion.rings = static_cast<int>(sizes.rings);
+    inversion.rays = static_cast<int>(sizes.rays);
+    inversion.height = static_cast<int>(sizes.height);
+    inversion.width = static_cast<int>(sizes.width);
+    inversion.map = floats(map);
+    inversion.radii = floats(tables[3]);
+    inversion.law = static_cast<Law>(law);
+    inversion.offset = static_cast<float>(offset);
+    inversion.fill = static_cast<float>(fill);
+    inversion.mean = mean;
+  }
+};
+
+std::tuple<Tensor, Tensor> inverse_forward(const Tensor& map, const Tensor& fixation,
+                                           const Tensor& theta0, const Tensor& scale,
+                                           const Tensor& radii, int64_t height, int64_t width,
+                                           bool normalized, int64_t law, double offset, bool mean,
+                                           double fill) {
+  const torch::stable::accelerator::DeviceGuard guard(map.get_device_index());
+  const InverseInputs inputs(map, fixation, theta0, scale, radii, height, width, normalized, law,
+                             offset, mean, fill);
+  const InverseSizes& n = inputs.sizes;
+  Ints sizes{n.batch, n.fixations, n.channels, height, width};
+  if (mean) sizes.erase(sizes.begin() + 1);
+  Tensor out = torch::stable::new_empty(map, sizes, ScalarType::Float);
+  Tensor count = torch::stable::new_empty(map, mean ? Ints{n.batch, height, width} : Ints{0},
+                                          ScalarType::Float);
+  if (n.batch * height * width * (mean ? 1 : n.fixations) > 0) {
+    STD_CUDA_CHECK(inverse(inputs.inversion, static_cast<float*>(out.mutable_data_ptr()),
+                           mean ? static_cast<float*>(count.mutable_data_ptr()) : nullptr,
+                           current_stream(map)));
+  }
+  return {to_type(out, map.scalar_type()), count};
+}
+
+std::tuple<Tensor, Tensor, Tensor, Tensor> inverse_backward_op(
+    const Tensor& grad_out, const Tensor& count, const Tensor& map, const Tensor& fixation,
+    const Tensor& theta0, const Tensor& scale, const Tensor& radii, bool normalized, int64_t law,
+    double offset, bool mean, bool map_grad, bool pose_grad) {
+  STD_TORCH_CHECK(grad_out.dim() == (mean ? 4 : 5), "grad_out must be that of ",
+                  mean ? "[B, C, H, W]" : "[B, N, C, H, W]", ", got ", shape(grad_out), ".");
+  const int64_t height = grad_out.size(mean ? 2 : 3), width = grad_out.size(mean ? 3 : 4);
+  const torch::stable::accelerator::DeviceGuard guard(map.get_device_index());
+  const InverseInputs inputs(map, fixation, theta0, scale, radii, height, width, normalized, law,
+                             offset, mean, 0);
+  const InverseSizes& n = inputs.sizes;
+  if (mean) {
+    logpolar::check_shape("grad_out", grad_out, {n.batch, n.channels, height, width});
+    logpolar::check_shape("count", count, {n.batch, height, width});
+  } else {
+    logpolar::check_shape("grad_out", grad_out, {n.batch, n.fixations, n.channels, height, width});
+  }
+  const Tensor grad = to_contiguous(grad_out, ScalarType::Float);
+  const Tensor counts = to_contiguous(count, ScalarType::Float);
+  const auto zeros = [&](bool wanted, const Ints& sizes) {
+    return torch::stable::new_zeros(map, wanted ? sizes : Ints{0}, ScalarType::Float);
+  };
+  Tensor grad_map = zeros(map_grad, {n.batch, n.fixations, n.channels, n.rings, n.rays});
+  Tensor grad_fixation = zeros(pose_grad, {n.batch, n.fixations, 2});
+  Tensor grad_theta0 = zeros(pose_grad, {n.batch, n.fixations});
+  Tensor grad_scale = zeros(pose_grad, {n.batch, n.fixations});
+  const int64_t items = n.batch * n.fixations;
+  if (items * n.channels * height * width > 0 && (map_grad || pose_grad)) {
+    Tensor partial =
+        torch::stable::new_empty(map, Ints{pose_grad ? items * height * 4 : 0}, ScalarType::Float);
+    const auto floats = [](Tensor& tensor) {
+      return tensor.numel() > 0 ? static_cast<float*>(tensor.mutable_data_ptr()) : nullptr;
+    };
+    const InversionGradients gradients{
+        static_cast<const float*>(grad.const_data_ptr()),
+        mean ? static_cast<const float*>(counts.const_data_ptr()) : nullptr,
+        floats(grad_map),
+        floats(partial),
+        floats(grad_fixation),
+        floats(grad_theta0),
+        floats(grad_scale)};
+    STD_CUDA_CHECK(inverse_backward(inputs.inversion, gradients, current_stream(map)));
+  }
+  return {to_type(grad_map, map.scalar_type()), grad_fixation, grad_theta0, grad_scale};
+}
+
 }  // namespace
 }  // namespace saccade::polar
 
 STABLE_TORCH_LIBRARY_IMPL(saccade, CUDA, m) {
   m.impl("logpolar_sample_forward", TORCH_BOX(&saccade::polar::sample_forward));
   m.impl("logpolar_sample_backward", TORCH_BOX(&saccade::polar::sample_backward_op));
+  m.impl("logpolar_inverse_forward", TORCH_BOX(&saccade::polar::inverse_forward));
+  m.impl("logpolar_inverse_backward", TORCH_BOX(&saccade::polar::inverse_backward_op));
 }

@@ -168,6 +168,12 @@ __global__ void __launch_bounds__(kThreads)
 
 }  // namespace
 
+cudaError_t sum_poses(const float* partial, int64_t items, int parts, float* fixation,
+                      float* theta0, float* scale, cudaStream_t stream) {
+  return cuda::launch(sum_kernel, blocks_for(items, kThreads), kThreads, 0, stream, partial, items,
+                      parts, fixation, theta0, scale);
+}
+
 cudaError_t sample_backward(const Sampling& s, const SamplingGradients& g, cudaStream_t stream) {
   cudaError_t error = cudaSuccess;
   for (int level = 0; level <= kLevels && error == cudaSuccess; ++level) {
@@ -180,8 +186,7 @@ cudaError_t sample_backward(const Sampling& s, const SamplingGradients& g, cudaS
   const int64_t items = int64_t{s.poses.batch} * s.poses.fixations;
   error = cuda::launch(pose_kernel, items * s.rings, kThreads, 0, stream, s, g);
   if (error != cudaSuccess) return error;
-  return cuda::launch(sum_kernel, blocks_for(items, kThreads), kThreads, 0, stream, g.partial,
-                      items, s.rings, g.fixation, g.theta0, g.scale);
+  return sum_poses(g.partial, items, s.rings, g.fixation, g.theta0, g.scale, stream);
 }
 
 }  // namespace saccade::polar

@@ -10,6 +10,8 @@ from saccade import _load
 OPERATORS = [
     "lif_forward",
     "lif_backward",
+    "logpolar_inverse_forward",
+    "logpolar_inverse_backward",
     "logpolar_sample_forward",
     "logpolar_sample_backward",
     "na_forward",

@@ -30,8 +30,6 @@ def _cpu(tensor: Tensor) -> str | None:
 
 
 def _cuda(tensor: Tensor) -> str | None:
-    if tensor.dim() == 5:
-        return "logpolar_inverse has no CUDA kernel"
     if tensor.dtype == torch.float64:
         return "the CUDA kernels compute in float32, float64 needs the reference"
     return cuda_obstacle(tensor)
