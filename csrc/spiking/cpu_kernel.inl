@@ -65,8 +65,13 @@ void backward(const BackwardArgs<T>& args, const Tile& tile, const Sums& sums, T
                           : walk_back_plain<T, kSurrogate, false>)(args, tile, operands, buffer);
     });
   }
-  if (args.grad_v0 != nullptr)
-    memcpy(args.grad_v0 + tile.begin, buffer.carry, static_cast<size_t>(tile.count) * sizeof(T));
+  if (args.grad_v0 != nullptr) {
+    // without a step v_last is v0
+    const T* from = problem.steps == 0 && args.grad_v_last != nullptr
+                        ? args.grad_v_last + tile.begin
+                        : buffer.carry;
+    memcpy(args.grad_v0 + tile.begin, from, static_cast<size_t>(tile.count) * sizeof(T));
+  }
   const auto add = [&](const T* values, bool shared, double* to) {
     if (to != nullptr) add_sums(problem, tile, values, shared, to);
   };

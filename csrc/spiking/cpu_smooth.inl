@@ -110,7 +110,7 @@ void backward_smooth(const BackwardArgs<T>& args, const Tile& tile, const Sums& 
         fill(charge, Operand<T>{threshold, 0}, 1, static_cast<T>(problem.alpha), out);
         slope[t] = out[0];
       }
-      T carry = 0;
+      T carry = steps == 0 && args.grad_v_last != nullptr ? args.grad_v_last[n] : T(0);
       for (int64_t t = steps - 1; t >= 0; --t) {
         const int64_t at = t * neurons + n;
         T potential = carry;

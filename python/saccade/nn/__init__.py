@@ -7,13 +7,19 @@ from saccade.nn.neighborhood_attention import (
     NeighborhoodAttention2d,
     NeighborhoodAttention3d,
 )
+from saccade.nn.spiking import IFNode, Leaky, LIFNode, ParametricLIFNode, reset_net
 
 __all__ = [
     "FasterKAN",
+    "IFNode",
     "KANLinear",
     "LogPolar",
     "LogPolarInverse",
+    "LIFNode",
+    "Leaky",
     "NeighborhoodAttention1d",
     "NeighborhoodAttention2d",
     "NeighborhoodAttention3d",
+    "ParametricLIFNode",
+    "reset_net",
 ]

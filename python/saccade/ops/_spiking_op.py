@@ -24,7 +24,8 @@ def _forward_fake(x: Tensor, *arguments: Any) -> tuple[Tensor, Tensor, Tensor]:
     state = state_dtype(x.dtype)
     neurons = x.shape[1:]
     if spike_code == BIT_SPIKES:
-        rows = neurons.numel() // row
+        # numel() would make dynamic sizes static
+        rows = neurons[0] * neurons[1] * neurons[2] // row
         spikes = x.new_empty((x.shape[0], rows, (row + 7) // 8), dtype=torch.uint8)
     else:
         spikes = x.new_empty(x.shape, dtype=torch.uint8 if spike_code == BYTE_SPIKES else x.dtype)

@@ -297,7 +297,7 @@ def _run(
     )
     layout = _Layout(x, order, channels)
     charge = INTEGRATE if tau_value == math.inf else DECAY_INPUT if decay_input else LEAK
-    tensors = (
+    tensors: tuple[Any, ...] = (
         layout.fold(x),
         None if v0 is None else layout.fold(v0.unsqueeze(0)).squeeze(0),
         tau_tensor,
@@ -324,6 +324,9 @@ def _run(
     if rung == "reference":
         spikes, v_last, v_seq = reference.lif(*tensors, *arguments)
     elif torch.is_grad_enabled() and any(t is not None and t.requires_grad for t in tensors):
+        if torch.compiler.is_dynamo_compiling():
+            # Dynamo refuses one tensor in two places, and weight may be bias
+            tensors = tuple(None if t is None else t.view_as(t) for t in tensors)
         spikes, v_last, v_seq = Lif.apply(*tensors, *arguments, rung)
     else:
         spikes, v_last, v_seq = call(rung, *tensors, *arguments)

@@ -263,7 +263,7 @@ def lif(
     elif spike_code == BYTE_SPIKES:
         fired = fired.to(torch.uint8)
     else:
-        fired = pack_spikes(fired.detach().reshape(x.shape[0], -1, row))
+        fired = pack_spikes(fired.detach().reshape(x.shape[0], x.shape[1:].numel() // row, row))
     return fired, v, v_seq
 
 
