@@ -49,6 +49,12 @@ HOT: tuple[Hot, ...] = (
         for kernel in ("forward_kernel", "backward_query_kernel", "backward_key_kernel")
         for width in (32, 64)
     ),
+    ("polar", "image_kernel", "E"),
+    ("polar", "inverse_kernel", "E"),
+    ("polar", "inverse_pose_kernel", "E"),
+    ("polar", "map_kernel", "E"),
+    ("polar", "pose_kernel", "E"),
+    *(("polar", "sample_kernel", f"I{types}") for types in ("ff", "6__half", "13__nv_bfloat16")),
     *(
         ("scan_device", kernel, f"I.*Li{lanes}E")
         for kernel in ("scan_forward_kernel", "scan_backward_kernel")

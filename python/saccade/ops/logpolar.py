@@ -13,7 +13,7 @@ from saccade.ops import _checks
 from saccade.ops import _logpolar_checks as _arguments
 from saccade.ops import _logpolar_radii as _radii
 from saccade.ops._logpolar_op import Inverse, Sample, compute_dtype, inverse, sample
-from saccade.ops._select import offer, select_reverse_mode
+from saccade.ops._select import cuda_obstacle, offer, select_reverse_mode
 from saccade.reference.logpolar import MIP, pyramid
 
 Radial: TypeAlias = str | tuple[str, float] | Tensor
@@ -29,7 +29,13 @@ def _cpu(tensor: Tensor) -> str | None:
     return None if _load.has("_C") else _load.reason("_C")
 
 
-offer("logpolar", cpu=_cpu)
+def _cuda(tensor: Tensor) -> str | None:
+    if tensor.dtype == torch.float64:
+        return "the CUDA kernels compute in float32, float64 needs the reference"
+    return cuda_obstacle(tensor)
+
+
+offer("logpolar", cpu=_cpu, cuda=_cuda)
 
 
 def logpolar_sample(

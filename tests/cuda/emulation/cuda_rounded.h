@@ -17,3 +17,7 @@ inline unsigned __ballot_sync(unsigned, bool value) {
   }
   return bits;
 }
+
+inline int __ffs(int bits) { return __builtin_ffs(bits); }
+
+inline void __syncwarp() { emulation::barrier(&emulation::warp_barrier); }
