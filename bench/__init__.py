@@ -9,7 +9,7 @@ import importlib
 
 from saccade.bench._suite import Suite
 
-OPERATORS = ("neighborhood_attention", "spiking")
+OPERATORS = ("logpolar", "neighborhood_attention", "spiking")
 
 
 def load(operator: str) -> Suite:

@@ -5,7 +5,7 @@
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
-PEERS=(natten==0.21.7)
+PEERS=(kornia==0.9.0 kornia_rs==0.2.0 natten==0.21.7 opencv-python-headless==5.0.0.93)
 OUT=${OUT:-build/peers}
 PYTHON=.venv-peers/bin/python
 

@@ -5,6 +5,24 @@
 
 namespace saccade::logpolar::SACCADE_ISA_NAMESPACE {
 
+// One tap of a vector of rays.
+template <typename T, int kChannels, bool kInterior>
+SACCADE_INLINE void add_tap(const Ground<T>& ground, Vec<T> x, Vec<T> y, int64_t padding, T weight,
+                            const T* plane, int64_t channel, Vec<T>* low, Vec<T>* high) {
+  Position<T, kInterior> at(ground, x, y, padding);
+  at.row.weight[0] *= weight;
+  at.row.weight[1] *= weight;
+  Factors<T> factors;
+  factors.set(at.column.weight, at.row.weight);
+  for (int c = 0; c < kChannels; ++c) {
+    const T* p = plane + c * channel;
+    for (int row = 0; row < 2; ++row) {
+      low[c] += times<T, kInterior>(factors.low[row], at.pixels(p, row, 0));
+      high[c] += times<T, kInterior>(factors.high[row], at.pixels(p, row, 1));
+    }
+  }
+}
+
 // All taps on one level, for the rays whose directions are given.
 template <typename T, int kChannels, bool kInterior>
 SACCADE_INLINE void sum_taps(const Sampling<T>& s, const Ring<T>& ring, const Ground<T>& ground,
@@ -15,19 +33,14 @@ SACCADE_INLINE void sum_taps(const Sampling<T>& s, const Ring<T>& ring, const Gr
     const Vec<T> sin = base_sin * ring.cosine[i] + base_cos * ring.sine[i];
     for (int64_t a = 0; a < ring.across; ++a) {
       const T r = scale * ring.radius[a];
-      Position<T, kInterior> at(ground, ground.x + ground.unit_x * r * cos,
-                                ground.y + ground.unit_y * r * sin, s.padding);
       const T weight = ring.weight[a] * share;
-      at.row.weight[0] *= weight;
-      at.row.weight[1] *= weight;
-      Factors<T> factors;
-      factors.set(at.column.weight, at.row.weight);
-      for (int c = 0; c < kChannels; ++c) {
-        const T* p = plane + c * channel;
-        for (int row = 0; row < 2; ++row) {
-          low[c] += times<T, kInterior>(factors.low[row], at.pixels(p, row, 0));
-          high[c] += times<T, kInterior>(factors.high[row], at.pixels(p, row, 1));
-        }
+      const Vec<T> x = ground.x + ground.unit_x * r * cos, y = ground.y + ground.unit_y * r * sin;
+      const Whereabouts where =
+          kInterior ? Whereabouts::kInside : whereabouts<T>(ground, x, y, s.padding);
+      if (where == Whereabouts::kInside) {
+        add_tap<T, kChannels, true>(ground, x, y, s.padding, weight, plane, channel, low, high);
+      } else if (where == Whereabouts::kBorder) {
+        add_tap<T, kChannels, false>(ground, x, y, s.padding, weight, plane, channel, low, high);
       }
     }
   }

@@ -149,6 +149,29 @@ struct Ground {
   }
 };
 
+// Whether all lanes of a mask are set.
+template <typename T>
+SACCADE_INLINE bool all(Mask<T> mask) {
+  typedef uint64_t Words __attribute__((vector_size(SACCADE_BYTES)));
+  const Words words = reinterpret_cast<Words>(mask);
+  uint64_t every = words[0];
+  for (int i = 1; i < SACCADE_BYTES / 8; ++i) every &= words[i];
+  return every == ~uint64_t{0};
+}
+
+// Where a vector of positions lies: all within the image, all where there is nothing, or neither.
+enum class Whereabouts { kInside, kNowhere, kBorder };
+
+template <typename T>
+SACCADE_INLINE Whereabouts whereabouts(const Ground<T>& ground, Vec<T> x, Vec<T> y,
+                                       int64_t padding) {
+  const T w = T(ground.width), h = T(ground.height);
+  if (all<T>((x >= 0) & (x < w - 1) & (y >= 0) & (y < h - 1))) return Whereabouts::kInside;
+  if (padding != kZeros) return Whereabouts::kBorder;
+  const Mask<T> nowhere = (x <= -1) | (x >= w) | (y <= -1) | (y >= h);
+  return all<T>(nowhere) ? Whereabouts::kNowhere : Whereabouts::kBorder;
+}
+
 // The two pixels around a coordinate: the first one's index, their weights and their derivatives.
 template <typename T>
 struct Neighbours {

@@ -15,9 +15,10 @@ SYMBOLS = {
     "lfloor": "⌊", "rfloor": "⌋", "ldots": "…",
 }  # fmt: skip
 LETTERS = {
-    "ell": "ℓ", "rho": "ρ", "Phi": "Φ", "phi": "φ", "tau": "τ", "sigma": "σ", "theta": "θ",
+    "ell": "ℓ", "rho": "ρ", "Phi": "Φ", "phi": "φ", "pi": "π", "tau": "τ", "sigma": "σ",
+    "theta": "θ",
 }  # fmt: skip
-FUNCTIONS = ("log", "tanh", "exp", "max", "min")
+FUNCTIONS = ("log", "cos", "sin", "tanh", "exp", "max", "min")
 SPACES = {",": "0.17em", ";": "0.28em", "quad": "1em", " ": "0.25em"}
 
 _TOKEN = re.compile(r"\\([A-Za-z]+|.)|(\d+(?:\.\d+)?)|(\S)", re.DOTALL)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import cast
 
 import torch
 from torch import Tensor, nn
@@ -26,10 +27,8 @@ class _Rings(nn.Module):
         self.register_buffer("radii", radial if isinstance(radial, Tensor) else None)
 
     def _radial(self) -> Radial:
-        if self.radial is not None:
-            return self.radial
-        assert self.radii is not None
-        return self.radii
+        given = self.radii if self.radial is None else self.radial
+        return cast(Radial, given)
 
     def _center(self, like: Tensor, height: int, width: int) -> Tensor:
         pixel = self.units == "pixel"

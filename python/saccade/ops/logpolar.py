@@ -56,7 +56,7 @@ def logpolar_sample(
 ) -> Tensor:
     r"""Sample images on rings and rays around fixations: fine at the fixation, coarse far from it.
 
-    .. math:: O_{kj} = I\bigl(p + s\, r_k (\cos\theta_j, \sin\theta_j)\bigr), \quad
+    .. math:: O_{kj} = I(p + s\, r_k (\cos\theta_j, \sin\theta_j)), \quad
               r_k = r_{min} (r_{max} / r_{min})^{k / (R - 1)}, \quad
               \theta_j = \theta_0 + 2 \pi j / T
 
@@ -164,8 +164,8 @@ def logpolar_inverse(
 ) -> Tensor:
     r"""Put log-polar maps back into an image: every pixel reads the map where it was sampled.
 
-    .. math:: u = (R - 1) \frac{\ln (r / r_{min})}{\ln (r_{max} / r_{min})}, \quad
-              v = \frac{T}{2 \pi} (\theta - \theta_0) \bmod T
+    .. math:: u = (R - 1) \frac{\log (r / r_{min})}{\log (r_{max} / r_{min})}, \quad
+              v = \frac{T}{2 \pi} (\theta - \theta_0)
 
     A pixel at radius r s and angle theta from the fixation is the map at ring u and ray v, bilinear
     and around the circle. Within the first ring it is that ring, below half of its radius the

@@ -133,7 +133,7 @@ def logpolar_sample(
 ) -> Tensor:
     r"""Sample an image on rings and rays around fixations.
 
-    .. math:: O_{kj} = I\bigl(p + s\, r_k (\cos\theta_j, \sin\theta_j)\bigr), \quad
+    .. math:: O_{kj} = I(p + s\, r_k (\cos\theta_j, \sin\theta_j)), \quad
               \theta_j = \theta_0 + 2\pi j / T
 
     With area anti-aliasing a sample is the mean over its cell, between the edges of its ring and
@@ -171,8 +171,7 @@ def logpolar_sample(
     batch, channels, height, width = image.shape
     fixations = fixation.shape[1]
     levels = [image.to(dtype)]
-    if antialias == MIP:
-        assert pyramid is not None
+    if antialias == MIP and pyramid is not None:
         sizes = level_sizes(height, width)
         parts = pyramid.to(dtype).split([h * w for h, w in sizes], dim=2)
         levels += [part.unflatten(2, size) for part, size in zip(parts, sizes, strict=True)]
@@ -238,7 +237,7 @@ def logpolar_inverse(
     r"""Put a log-polar map back into an image.
 
     .. math:: u = (R - 1) \frac{g(r) - g(r_0)}{g(r_{R-1}) - g(r_0)}, \quad
-              v = \frac{T}{2\pi} (\theta - \theta_0) \bmod T
+              v = \frac{T}{2\pi} (\theta - \theta_0)
 
     Pixel (x, y) lies at radius r and angle theta from the fixation and reads the map at (u, v),
     linearly between rings and, around the circle, between rays. u is clamped to the innermost ring;
