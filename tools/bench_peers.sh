@@ -5,9 +5,10 @@
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
-PEERS=(mambapy==1.2.0 natten==0.21.7)
-PEERS=(kornia==0.9.0 kornia_rs==0.2.0 natten==0.21.7 opencv-python-headless==5.0.0.93)
-PEERS=(natten==0.21.7 qpsolvers==4.13.0)
+PEERS=(
+  kornia==0.9.0 kornia_rs==0.2.0 mambapy==1.2.0 natten==0.21.7 opencv-python-headless==5.0.0.93 qpsolvers==4.13.0
+  spikingjelly==2.0.0 snntorch==1.0.0 loguru==0.7.3
+)
 OUT=${OUT:-build/peers}
 PYTHON=.venv-peers/bin/python
 
