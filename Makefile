@@ -18,6 +18,9 @@ SOURCES := $(shell find csrc cmake -type f) CMakeLists.txt pyproject.toml
 # An editable installation knows its Python files by name: build/files changes when one comes or goes.
 $(shell mkdir -p build; find python triton_kernels bench -name '*.py' | sort > build/files.new; \
   cmp -s build/files.new build/files && rm build/files.new || mv build/files.new build/files)
+# Tests that share the cores: one file a time on each.
+PARALLEL := -n auto --dist loadfile
+ALONGSIDE := $(wildcard $(addprefix tests/,compress cuda models nn ops reference systems)) tests/triton/test_compile.py
 PYTHON_SOURCES := python triton_kernels bench tests tools
 CPP_SOURCES := $(filter %.h %.cpp %.inl %.cu %.cuh,$(SOURCES))
 
@@ -78,10 +81,12 @@ cuda-check: build/installed-cuda
 
 # The interpreter's switch is read when a kernel's module is imported, so these tests have a process of their own.
 pytest-triton: build/installed-cuda
-	@TRITON_INTERPRET=1 $(PYTHON_BIN)/python -m pytest -q tests/triton
+	@TRITON_INTERPRET=1 OMP_NUM_THREADS=1 $(PYTHON_BIN)/python -m pytest -q $(PARALLEL) tests/triton
 
+# What measures time or memory, or starts processes of its own, runs alone.
 pytest: build/installed-cuda
-	@$(PYTHON_BIN)/python -m pytest -q -m "not slow"
+	@OMP_NUM_THREADS=1 $(PYTHON_BIN)/python -m pytest -q $(PARALLEL) -m "not slow" $(ALONGSIDE)
+	@$(PYTHON_BIN)/python -m pytest -q -m "not slow" $(addprefix --ignore=,$(ALONGSIDE))
 
 slow: build/installed-cuda
 	@$(PYTHON_BIN)/python -m pytest -q -m slow
