@@ -146,10 +146,13 @@ def test_make_test_runs_every_check() -> None:
     recipe = _make("-n", "-W", "CMakeLists.txt", "test")
     for check in (
         "SACCADE_CUDA=1", "ruff check", "ruff format -q --check", "bin/mypy", "lint-imports",
-        "clang-format --dry-run -Werror", "tools/ptxas_report.py", "pytest -q tests/triton",
-        'pytest -q -m "not slow"',
+        "clang-format --dry-run -Werror", "tools/ptxas_report.py",
+        "pytest -q -n auto --dist loadfile tests/triton",
     ):  # fmt: skip
         assert check in recipe, check
+    together, alone = re.findall(r'pytest -q (?:-n .*)?-m "not slow" (.*)', recipe)
+    assert alone.split() == [f"--ignore={path}" for path in together.split()]
+    assert "tests/ops" in together
 
 
 def test_make_demo_shows_measures_and_trains() -> None:

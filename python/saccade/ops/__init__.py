@@ -5,7 +5,7 @@ from saccade.ops._natten import na1d, na2d, na3d
 from saccade.ops._scan_conv import causal_conv1d, causal_conv1d_update
 from saccade.ops._scan_ssd import ssd_scan
 from saccade.ops._select import explain
-from saccade.ops._spike_linear import spike_linear
+from saccade.ops._spiking_linear import spike_linear
 from saccade.ops.gem import agem_project, gem_project, gem_project_
 from saccade.ops.kan import group_rational, kan_basis, kan_linear
 from saccade.ops.logpolar import logpolar_inverse, logpolar_sample

@@ -1,4 +1,4 @@
-"""Log-polar sampling around fixations, as a fovea samples, and the way back into an image."""
+"""Log-polar sampling around fixations, and its inverse."""
 
 from __future__ import annotations
 
