@@ -19,5 +19,3 @@ inline unsigned __ballot_sync(unsigned, bool value) {
 }
 
 inline int __ffs(int bits) { return __builtin_ffs(bits); }
-
-inline void __syncwarp() { emulation::barrier(&emulation::warp_barrier); }
