@@ -12,13 +12,14 @@ from typing import Any
 
 SYMBOLS = {
     "cdot": "⋅", "in": "∈", "sum": "∑", "le": "≤", "ge": "≥", "times": "×", "to": "→",
-    "lfloor": "⌊", "rfloor": "⌋", "ldots": "…",
+    "lfloor": "⌊", "rfloor": "⌋", "ldots": "…", "top": "⊤", "partial": "∂", "odot": "⊙", "lVert": "‖",
+    "rVert": "‖",
 }  # fmt: skip
 LETTERS = {
     "ell": "ℓ", "rho": "ρ", "Phi": "Φ", "phi": "φ", "pi": "π", "tau": "τ", "sigma": "σ",
-    "theta": "θ",
+    "theta": "θ", "lambda": "λ", "alpha": "α", "Delta": "Δ", "delta": "δ", "epsilon": "ε", "psi": "ψ",
 }  # fmt: skip
-FUNCTIONS = ("log", "cos", "sin", "tanh", "exp", "max", "min")
+FUNCTIONS = ("log", "cos", "sin", "tanh", "exp", "max", "min", "arg")
 SPACES = {",": "0.17em", ";": "0.28em", "quad": "1em", " ": "0.25em"}
 
 _TOKEN = re.compile(r"\\([A-Za-z]+|.)|(\d+(?:\.\d+)?)|(\S)", re.DOTALL)
@@ -88,7 +89,9 @@ class _Parser:
         if name in ("mathrm", "text"):
             inner = re.sub(r"<[^>]*>", "", self.atom())
             return f'<mi mathvariant="normal">{inner}</mi>'
-        if name == "frac":
+        if name in ("big", "Big"):
+            return self.atom()
+        if name in ("frac", "tfrac"):
             return f"<mfrac>{self.atom()}{self.atom()}</mfrac>"
         raise ValueError(f"the formula {self.latex} uses \\{name}, which {__file__} does not know")
 
