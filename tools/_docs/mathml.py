@@ -12,17 +12,19 @@ from typing import Any
 
 SYMBOLS = {
     "cdot": "⋅", "in": "∈", "sum": "∑", "le": "≤", "ge": "≥", "times": "×", "to": "→",
-    "lfloor": "⌊", "rfloor": "⌋", "ldots": "…", "top": "⊤", "partial": "∂", "odot": "⊙", "lVert": "‖",
-    "rVert": "‖",
+    "lfloor": "⌊", "rfloor": "⌋", "ldots": "…", "top": "⊤", "partial": "∂", "odot": "⊙",
+    "lVert": "‖", "rVert": "‖", "star": "⋆",
 }  # fmt: skip
 LETTERS = {
     "ell": "ℓ", "rho": "ρ", "Phi": "Φ", "phi": "φ", "pi": "π", "tau": "τ", "sigma": "σ",
-    "theta": "θ", "lambda": "λ", "alpha": "α", "Delta": "Δ", "delta": "δ", "epsilon": "ε", "psi": "ψ",
+    "theta": "θ", "lambda": "λ", "alpha": "α", "Delta": "Δ", "delta": "δ", "epsilon": "ε",
+    "psi": "ψ",
 }  # fmt: skip
 FUNCTIONS = ("log", "cos", "sin", "tanh", "exp", "max", "min", "arg")
 SPACES = {",": "0.17em", ";": "0.28em", "quad": "1em", " ": "0.25em"}
 
-_TOKEN = re.compile(r"\\([A-Za-z]+|.)|(\d+(?:\.\d+)?)|(\S)", re.DOTALL)
+_TEXT = r"\\(?:mathrm|text)\s*\{([^}]*)\}"
+_TOKEN = re.compile(_TEXT + r"|\\([A-Za-z]+|.)|(\d+(?:\.\d+)?)|(\S)", re.DOTALL)
 _PLACE = re.compile(
     r'<(span|div) class="arithmatex">\s*\\([(\[])(.*?)\\[)\]]\s*</(?:span|div)>', re.DOTALL
 )
@@ -30,14 +32,14 @@ _PLACE = re.compile(
 
 class _Parser:
     def __init__(self, latex: str) -> None:
-        self.tokens = [(m[1], m[2], m[3]) for m in _TOKEN.finditer(latex)]
+        self.tokens = [m.groups() for m in _TOKEN.finditer(latex)]
         self.latex, self.place = latex, 0
 
     def row(self, closing: str | None = None) -> str:
         """Everything up to the closing brace, or to the end."""
         parts = []
         while self.place < len(self.tokens):
-            if closing and self.tokens[self.place][2] == closing:
+            if closing and self.tokens[self.place][3] == closing:
                 self.place += 1
                 return f"<mrow>{''.join(parts)}</mrow>"
             parts.append(self.scripted())
@@ -50,8 +52,8 @@ class _Parser:
         base, under = self.atom(), False
         under = base == "<mo>∑</mo>"
         scripts = {}
-        while self.place < len(self.tokens) and self.tokens[self.place][2] in ("_", "^"):
-            mark = self.tokens[self.place][2]
+        while self.place < len(self.tokens) and self.tokens[self.place][3] in ("_", "^"):
+            mark = self.tokens[self.place][3]
             self.place += 1
             scripts[mark] = self.atom()
         names = {
@@ -67,8 +69,10 @@ class _Parser:
     def atom(self) -> str:
         if self.place == len(self.tokens):
             raise ValueError(f"something is missing at the end of the formula {self.latex}")
-        command, number, sign = self.tokens[self.place]
+        text, command, number, sign = self.tokens[self.place]
         self.place += 1
+        if text is not None:
+            return f'<mtext>{html.escape(text, quote=False).replace(" ", "\u00a0")}</mtext>'
         if command is not None:
             return self.command(command)
         if number:
@@ -86,9 +90,6 @@ class _Parser:
             return f"<mi>{LETTERS[name]}</mi>"
         if name in FUNCTIONS:
             return f"<mi>{name}</mi><mo>&#8289;</mo>"
-        if name in ("mathrm", "text"):
-            inner = re.sub(r"<[^>]*>", "", self.atom())
-            return f'<mi mathvariant="normal">{inner}</mi>'
         if name in ("big", "Big"):
             return self.atom()
         if name in ("frac", "tfrac"):
@@ -103,7 +104,14 @@ def mathml(latex: str, display: bool = False) -> str:
     '<math><mrow><msub><mi>q</mi><mi>i</mi></msub><mo>⋅</mo><mi>k</mi></mrow></math>'
     """
     shape = ' display="block"' if display else ""
-    return f"<math{shape}>{_Parser(latex).row()}</math>"
+    lines = [line.split("&") for line in re.split(r"\\\\", latex)]
+    if lines == [[latex]]:
+        return f"<math{shape}>{_Parser(latex).row()}</math>"
+    rows = (
+        "".join(f'<mtd style="text-align: left">{_Parser(cell).row()}</mtd>' for cell in line)
+        for line in lines
+    )
+    return f"<math{shape}><mtable>{''.join(f'<mtr>{row}</mtr>' for row in rows)}</mtable></math>"
 
 
 def on_page_content(content: str, **_: Any) -> str:

@@ -116,8 +116,8 @@ def nnqp(
 ) -> tuple[Tensor, Tensor]:
     r"""Minimise small convex quadratics over variables with a lower bound, a batch at once.
 
-    .. math:: \lambda^* = \arg\min_{\lambda \ge m}
-              \tfrac12 \lambda^\top (K + \epsilon I) \lambda + c^\top \lambda
+    .. math:: \lambda^\star = \arg\min_{\lambda \ge m}
+              \tfrac{1}{2} \lambda^\top (K + \epsilon I) \lambda + c^\top \lambda
 
     Args:
         gram: K, [..., t, t], float32 or float64, positive semidefinite; its symmetric part counts.

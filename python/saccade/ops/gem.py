@@ -79,9 +79,9 @@ def gem_project(
 ) -> Tensor | tuple[Tensor, Tensor, Tensor]:
     r"""Project a gradient onto the half spaces of the memories: the nearest that opposes none.
 
-    .. math:: v^* = \arg\min_v \tfrac12 \lVert v - g \rVert^2 \ \text{s.t.}\ G v \ge -w, \quad
-              v^* = g + G^\top \lambda^*, \quad
-              \lambda^* = \arg\min_{\lambda \ge m} \tfrac12 \lambda^\top
+    .. math:: v^\star = \arg\min_v \tfrac{1}{2} \lVert v - g \rVert^2
+              \ \text{s.t.}\ G v \ge -w, \quad v^\star = g + G^\top \lambda^\star, \quad
+              \lambda^\star = \arg\min_{\lambda \ge m} \tfrac{1}{2} \lambda^\top
               (G G^\top + \epsilon I) \lambda + \lambda^\top (G g + w)
 
     Three numbers are called margin in the literature; each has its own name here.
@@ -219,7 +219,7 @@ def gem_project_(
 ) -> Sequence[Tensor | None] | tuple[Sequence[Tensor | None], Tensor, Tensor]:
     r"""Project the gradients of many parameters in place, as if they were one vector.
 
-    .. math:: v^* = g + G^\top \lambda^*
+    .. math:: v^\star = g + G^\top \lambda^\star
 
     Nothing is flattened or copied: every tensor is read and written where it lies.
 
