@@ -210,7 +210,8 @@ def test_every_parameter_gets_a_gradient(options: dict[str, Any]) -> None:
     x = torch.randn(3, 3, side, side, generator=torch.Generator().manual_seed(1))
     nn.functional.cross_entropy(model(x), torch.tensor([1, 2, 3])).backward()
     zero = [n for n, p in model.named_parameters() if p.grad is None or not p.grad.any()]
-    assert zero == []
+    # a batch norm takes a convolution's bias away
+    assert [n for n in zero if not n.endswith(".conv.bias")] == []
 
 
 def test_batch_of_one_and_checkpointing() -> None:
