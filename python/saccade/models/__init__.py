@@ -10,17 +10,21 @@ from saccade.models._registry import (
     load_model,
     register_model,
 )
+from saccade.models._spiking import Activity, LayerActivity, activity
 from saccade.models._weights import LoadReport, load_weights, save_weights
 from saccade.models.medvitv2 import MedViTV2, MedViTV2Config
 
 __all__ = [
+    "Activity",
     "Classifier",
     "DefaultCfg",
     "FeatureExtractor",
     "FeatureInfo",
+    "LayerActivity",
     "LoadReport",
     "MedViTV2",
     "MedViTV2Config",
+    "activity",
     "cnn_svm",
     "create_model",
     "cvt",
