@@ -15,6 +15,9 @@ ZERO = {
     "medvitv2": r"e_mhsa\.k\.bias|\.fc\.0\.|\.fc\.2\.weight",
     # the same; the class token's query, which the head reads, is not convolved
     "cvt": r"proj_k\.bias|features\.2\.blocks\.\d+\.attn\.conv_q\.",
+    # a batch norm takes a convolution's bias away; the sums of attention over few tokens may all
+    # stay below the neurons' threshold
+    "max_former": r"\.conv\.bias|mixer\.proj\.(conv|norm)\.weight",
 }
 LARGE = 40_000_000
 

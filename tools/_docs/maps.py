@@ -1,8 +1,28 @@
 """Which line implements which part of a paper: text and "module:object"."""
 
+_MAX_FORMER = "saccade.models.max_former"
 _MEDVITV2 = "saccade.models.medvitv2"
+_SPIKING = "saccade.models._spiking"
 
 MAPS: dict[str, list[tuple[str, str]]] = {
+    "max_former": [
+        ("stem, stages, head", f"{_MAX_FORMER}:MaxFormer"),
+        ("dimensions, depths, mixers; the variants", f"{_MAX_FORMER}:MaxFormerConfig"),
+        ("neurons: equations 1 to 3, surrogate, reset", f"{_SPIKING}:LIF.forward"),
+        ("their formula", "saccade.ops:lif"),
+        ("the batch norm within their pass", "saccade.ops:affine_lif"),
+        ("LIF, convolution, batch norm", f"{_SPIKING}:Unit"),
+        ("embedding without pooling", f"{_MAX_FORMER}:OrigEmbed.forward"),
+        ("embedding with max pooling", f"{_MAX_FORMER}:PoolEmbed.forward"),
+        ("embedding of events", f"{_MAX_FORMER}:EventEmbed.forward"),
+        ("token mixers on the membrane shortcut", f"{_MAX_FORMER}:Block.forward"),
+        ("attention of spikes, q (k^T v) 0.125", f"{_MAX_FORMER}:SpikingSelfAttention.mix"),
+        ("feed-forward", f"{_MAX_FORMER}:Mlp.forward"),
+        ("rates of spikes to the head", f"{_SPIKING}:SpikingClassifier.pool"),
+        ("Max-ResNet's blocks", "saccade.models.max_resnet:Block.forward"),
+        ("firing rates, synaptic operations, energy", f"{_SPIKING}:activity"),
+        ("the six arms of the reproduction", "saccade.systems.max_former:run"),
+    ],
     "medvitv2": [
         ("stem, stages, head", f"{_MEDVITV2}:MedViTV2"),
         ("block types and sizes; tiny, small, base, large", f"{_MEDVITV2}:MedViTV2Config"),

@@ -1,6 +1,6 @@
 """Architectures, one file a paper, behind timm's grammar: `create_model`, `list_models` ..."""
 
-from saccade.models import cnn_svm, cvt, davit, inception, medvitv2
+from saccade.models import cnn_svm, cvt, davit, inception, max_former, max_resnet, medvitv2
 from saccade.models._classifier import Classifier, DefaultCfg, FeatureExtractor, FeatureInfo
 from saccade.models._registry import (
     create_model,
@@ -10,17 +10,21 @@ from saccade.models._registry import (
     load_model,
     register_model,
 )
+from saccade.models._spiking import Activity, LayerActivity, activity
 from saccade.models._weights import LoadReport, load_weights, save_weights
 from saccade.models.medvitv2 import MedViTV2, MedViTV2Config
 
 __all__ = [
+    "Activity",
     "Classifier",
     "DefaultCfg",
     "FeatureExtractor",
     "FeatureInfo",
+    "LayerActivity",
     "LoadReport",
     "MedViTV2",
     "MedViTV2Config",
+    "activity",
     "cnn_svm",
     "create_model",
     "cvt",
@@ -31,6 +35,8 @@ __all__ = [
     "list_models",
     "load_model",
     "load_weights",
+    "max_former",
+    "max_resnet",
     "medvitv2",
     "register_model",
     "save_weights",
