@@ -1,6 +1,6 @@
 """Architectures, one file a paper, behind timm's grammar: `create_model`, `list_models` ..."""
 
-from saccade.models import cnn_svm, cvt, davit, inception, medvitv2
+from saccade.models import cnn_svm, cvt, davit, inception, mamba_pkd, medvitv2
 from saccade.models._classifier import Classifier, DefaultCfg, FeatureExtractor, FeatureInfo
 from saccade.models._registry import (
     create_model,
@@ -31,6 +31,7 @@ __all__ = [
     "list_models",
     "load_model",
     "load_weights",
+    "mamba_pkd",
     "medvitv2",
     "register_model",
     "save_weights",
