@@ -1,6 +1,8 @@
 """Which line implements which part of a paper: text and "module:object"."""
 
 _MAX_FORMER = "saccade.models.max_former"
+_COMPRESS = "saccade.compress"
+_MAMBA_PKD = "saccade.models.mamba_pkd"
 _MEDVITV2 = "saccade.models.medvitv2"
 _SPIKING = "saccade.models._spiking"
 
@@ -22,6 +24,22 @@ MAPS: dict[str, list[tuple[str, str]]] = {
         ("Max-ResNet's blocks", "saccade.models.max_resnet:Block.forward"),
         ("firing rates, synaptic operations, energy", f"{_SPIKING}:activity"),
         ("the six arms of the reproduction", "saccade.systems.max_former:run"),
+    ],
+    "mamba_pkd": [
+        ("teacher and students: tokens, blocks, mean, head", f"{_MAMBA_PKD}:MambaPKD"),
+        ("sizes and order of the scan", f"{_MAMBA_PKD}:MambaPKDConfig"),
+        ("x + Mamba(LN(x)), in one or both directions", f"{_MAMBA_PKD}:Block.forward"),
+        ("the Mamba block", "saccade.nn:Mamba"),
+        ("the selective scan", "saccade.ops:selective_scan"),
+        ("the loss: alpha hard + (1 - alpha) soft", f"{_COMPRESS}.losses:distillation_loss"),
+        ("students one after the other, three rules", f"{_COMPRESS}.progressive:distill"),
+        ("the loss of each rule", f"{_COMPRESS}.progressive:ProgressiveModule.training_step"),
+        ("B-DISTIL: K+ and K-", f"{_COMPRESS}._weights:MarginWeights"),
+        ("B-DISTIL: weighted distance with a margin", f"{_COMPRESS}.losses:margin_loss"),
+        ("F_k, the first k students; composition", f"{_COMPRESS}.ensemble:AnytimeEnsemble"),
+        ("early exit", f"{_COMPRESS}.ensemble:AnytimeEnsemble.predict_early"),
+        ("the count of the work", f"{_COMPRESS}.macs:count_macs"),
+        ("the arms of the reproduction", "saccade.systems.mamba_pkd:run"),
     ],
     "medvitv2": [
         ("stem, stages, head", f"{_MEDVITV2}:MedViTV2"),

@@ -1,6 +1,7 @@
 """Architectures, one file a paper, behind timm's grammar: `create_model`, `list_models` ..."""
 
 from saccade.models import cnn_svm, cvt, davit, inception, max_former, max_resnet, medvitv2
+from saccade.models import cnn_svm, cvt, davit, inception, mamba_pkd, medvitv2
 from saccade.models._classifier import Classifier, DefaultCfg, FeatureExtractor, FeatureInfo
 from saccade.models._registry import (
     create_model,
@@ -37,6 +38,7 @@ __all__ = [
     "load_weights",
     "max_former",
     "max_resnet",
+    "mamba_pkd",
     "medvitv2",
     "register_model",
     "save_weights",

@@ -282,11 +282,13 @@ class Recurrence(torch.autograd.Function):
     def backward(ctx: Any, *grad_results: Tensor) -> tuple[Tensor | None, ...]:
         spec = OPERATORS[ctx.operator]
         grad_results = grad_results[: 2 if spec.saves else 1]
-        arguments = (ctx.operator, ctx.rung, *grad_results, *ctx.saved_tensors, *ctx.static)
+        # read once: activation checkpointing gives every saved tensor out a single time
+        saved = ctx.saved_tensors
+        arguments = (ctx.operator, ctx.rung, *grad_results, *saved, *ctx.static)
         # the second Function costs a graph node and memory: only create_graph=True needs it
         apply = RecurrenceBackward.apply if torch.is_grad_enabled() else RecurrenceBackward.forward
         grads = apply(*arguments)
-        inputs = ctx.saved_tensors[: spec.differentiable]
+        inputs = saved[: spec.differentiable]
         present = [None if t is None else g for t, g in zip(inputs, grads, strict=True)]
         rest = len(spec.axes) - spec.differentiable + len(ctx.static)
         return None, None, *present, *[None] * rest
@@ -313,7 +315,8 @@ class RecurrenceBackward(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, *grad_grads: Tensor) -> tuple[Tensor | None, ...]:
         spec = OPERATORS[ctx.operator]
-        cotangents, inputs = ctx.saved_tensors[: ctx.count], ctx.saved_tensors[ctx.count :]
+        saved = ctx.saved_tensors
+        cotangents, inputs = saved[: ctx.count], saved[ctx.count :]
         present = [i for i in range(spec.differentiable) if inputs[i] is not None]
 
         def forward(*given: Tensor) -> tuple[Tensor, ...]:
