@@ -1,8 +1,17 @@
 """Which line implements which part of a paper: text and "module:object"."""
 
+_CNN_SVM = "saccade.models.cnn_svm"
 _MEDVITV2 = "saccade.models.medvitv2"
 
 MAPS: dict[str, list[tuple[str, str]]] = {
+    "cnn_svm": [
+        ("layers and sizes: table 2", f"{_CNN_SVM}:CNNSVM"),
+        ("convolution of 5 x 5, ReLU, pooling", f"{_CNN_SVM}:ConvBlock.forward"),
+        ("dense layer of 1,024", f"{_CNN_SVM}:CNNSVM.pool"),
+        ("the hinge and its square: equations 4 to 6", "saccade.learn.losses:HingeLoss.forward"),
+        ("the class of an image", f"{_CNN_SVM}:predict"),
+        ("the two arms of the reproduction", "saccade.systems.cnn_svm:run"),
+    ],
     "medvitv2": [
         ("stem, stages, head", f"{_MEDVITV2}:MedViTV2"),
         ("block types and sizes; tiny, small, base, large", f"{_MEDVITV2}:MedViTV2Config"),
