@@ -132,7 +132,7 @@ def initial_std(result: FitResult) -> float:
     cfg = result.model.cfg
     images, _ = next(iter(result.datamodule.test_dataloader()))
     with scoped_seed(result.datamodule.seed), torch.no_grad():
-        model = InceptionNet(dataclasses.replace(cfg, repeats=None))  # type: ignore[type-var]
+        model = InceptionNet(dataclasses.replace(cfg, repeats=None))  # type: ignore[arg-type,type-var]
         # In training mode: batch norm has no statistics yet but the batch's.
         return float(model.forward_features(result.datamodule.normalize(images)).std())
 
