@@ -109,7 +109,7 @@ def test_data_too_large_for_memory_are_resized_as_they_are_read(digits, monkeypa
             "batch_size must be at most 100, the training images of digits; got 101",
         ),
         ({"in_chans": 4}, "in_chans must be 1 or 3; got 4"),
-        ({"normalize": "imagenet"}, "normalize must be 'data' or 'half'; got 'imagenet'"),
+        ({"normalize": "imagenet"}, "normalize must be 'data', 'half' or 'none'; got 'imagenet'"),
         ({"augment": "heavy"}, "augment must be one of"),
     ],
     ids=lambda value: next(iter(value)) if isinstance(value, dict) else "",

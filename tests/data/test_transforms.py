@@ -37,7 +37,7 @@ def test_gray_is_repeated_and_rgb_is_weighted():
 
 @pytest.mark.parametrize(
     ("normalize", "low", "high"),
-    [("half", -1.0, 1.0), ("data", -0.3053 / 0.376, (1 - 0.3053) / 0.376)],
+    [("half", -1.0, 1.0), ("none", 0.0, 1.0), ("data", -0.3053 / 0.376, (1 - 0.3053) / 0.376)],
 )
 def test_normalize_maps_black_and_white(normalize, low, high):
     images = torch.tensor([0, 255], dtype=torch.uint8).reshape(2, 1, 1, 1)

@@ -70,7 +70,7 @@ VALUES = [
     ({"schedule": "step"}, "schedule must be one of cosine, exponential, constant; got 'step'"),
     ({"loss": "mse"}, "loss must be one of ce, bce, svm, svm_l1; got 'mse'"),
     ({"augment": "heavy"}, "augment must be one of none, light, medvitv2; got 'heavy'"),
-    ({"normalize": "no"}, "normalize must be one of data, half; got 'no'"),
+    ({"normalize": "no"}, "normalize must be one of data, half, none; got 'no'"),
     ({"deterministic": "yes"}, "deterministic must be true or false; got 'yes'"),
     ({"model": None}, "model must be a string; got None"),
     ({"model_kwargs": "kan"}, "model_kwargs must be a mapping of names to values; got 'kan'"),

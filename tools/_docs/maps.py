@@ -3,6 +3,10 @@
 _MAX_FORMER = "saccade.models.max_former"
 _COMPRESS = "saccade.compress"
 _MAMBA_PKD = "saccade.models.mamba_pkd"
+_CNN_SVM = "saccade.models.cnn_svm"
+_CVT = "saccade.models.cvt"
+_DAVIT = "saccade.models.davit"
+_INCEPTION = "saccade.models.inception"
 _MEDVITV2 = "saccade.models.medvitv2"
 _SPIKING = "saccade.models._spiking"
 
@@ -40,6 +44,44 @@ MAPS: dict[str, list[tuple[str, str]]] = {
         ("early exit", f"{_COMPRESS}.ensemble:AnytimeEnsemble.predict_early"),
         ("the count of the work", f"{_COMPRESS}.macs:count_macs"),
         ("the arms of the reproduction", "saccade.systems.mamba_pkd:run"),
+    ],
+    "cnn_svm": [
+        ("layers and sizes: table 2", f"{_CNN_SVM}:CNNSVM"),
+        ("convolution of 5 x 5, ReLU, pooling", f"{_CNN_SVM}:ConvBlock.forward"),
+        ("dense layer of 1,024", f"{_CNN_SVM}:CNNSVM.pool"),
+        ("the hinge and its square: equations 4 to 6", "saccade.learn.losses:HingeLoss.forward"),
+        ("the class of an image", f"{_CNN_SVM}:predict"),
+        ("the two arms of the reproduction", "saccade.systems.cnn_svm:run"),
+    ],
+    "cvt": [
+        ("stages, class token, head", f"{_CVT}:CvT.forward_features"),
+        ("CvT-13, CvT-21, CvT-W24", f"{_CVT}:CvTConfig"),
+        ("convolutional token embedding: section 3.1", f"{_CVT}:ConvEmbed"),
+        ("convolutional projection and attention: equation 2, section 3.2",
+         f"{_CVT}:Attention.forward"),
+        ("block: attention and feed-forward", f"{_CVT}:Block.forward"),
+        ("a stage, with its class token and position encoding", f"{_CVT}:Stage.tokens"),
+        ("the four arms of the reproduction", "saccade.systems.cvt:arms"),
+    ],
+    "davit": [
+        ("stem, stages, head", f"{_DAVIT}:DaViT"),
+        ("tiny, small, base, large", f"{_DAVIT}:DaViTConfig"),
+        ("patch embedding", f"{_DAVIT}:Stem.forward"),
+        ("between the stages", f"{_DAVIT}:Downsample.forward"),
+        ("window attention: section 3.1", f"{_DAVIT}:WindowAttention.forward"),
+        ("channel group attention: equation 4", f"{_DAVIT}:ChannelAttention.forward"),
+        ("block: position encodings, attention, feed-forward", f"{_DAVIT}:Block.forward"),
+        ("the three arms of the reproduction", "saccade.systems.davit:run"),
+    ],
+    "inception_v4": [
+        ("stems, blocks, reductions: figures 3 to 19", f"{_INCEPTION}:_Layers"),
+        ("the networks, block by block", f"{_INCEPTION}:InceptionNet"),
+        ("branches of a block", f"{_INCEPTION}:Inception.forward"),
+        ("residual block, scaled: section 3.3", f"{_INCEPTION}:Residual.forward"),
+        ("convolution, batch norm, ReLU", f"{_INCEPTION}:Conv.forward"),
+        ("the learning rate: section 4", "saccade.learn.module:learning_rate"),
+        ("the three arms of the reproduction", "saccade.systems.inception_v4:run"),
+        ("activations before the pooling", "saccade.systems.inception_v4:initial_std"),
     ],
     "medvitv2": [
         ("stem, stages, head", f"{_MEDVITV2}:MedViTV2"),

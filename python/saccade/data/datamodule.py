@@ -119,7 +119,7 @@ class ImageDataModule(LightningDataModule):
         batch_size: global batch, over all processes.
         in_chans: channels of the model's input, 1 or 3.
         augment: "none", "light" or "medvitv2".
-        normalize: "data" or "half" (mean and std 0.5).
+        normalize: "data", "half" (mean and std 0.5) or "none" (values stay in [0, 1]).
         num_workers: loader processes; default 0 for data in memory, else one a core, at most 8.
         seed: of order and augmentation.
 

@@ -84,15 +84,19 @@ class Normalize:
     Args:
         data: gives mean and std.
         in_chans: channels of the model's input, 1 or 3.
-        normalize: "data": the data set's own mean and std; "half": 0.5 and 0.5.
+        normalize: "data": the data set's own mean and std; "half": 0.5 and 0.5; "none": 0 and 1.
     """
 
     def __init__(self, data: ImageData, in_chans: int, normalize: str) -> None:
-        if normalize not in ("data", "half"):
-            raise ValueError(f"normalize must be 'data' or 'half'; got {normalize!r}")
+        if normalize not in ("data", "half", "none"):
+            raise ValueError(f"normalize must be 'data', 'half' or 'none'; got {normalize!r}")
         if in_chans not in (1, 3):
             raise ValueError(f"in_chans must be 1 or 3; got {in_chans}")
-        mean, std = (data.mean, data.std) if normalize == "data" else ((0.5,), (0.5,))
+        mean, std = {
+            "data": (data.mean, data.std),
+            "half": ((0.5,), (0.5,)),
+            "none": ((0.0,), (1.0,)),
+        }[normalize]
         if len(mean) == 3 and in_chans == 1:
             mean, std = (sum(mean) / 3,), (sum(std) / 3,)
         self.in_chans = in_chans

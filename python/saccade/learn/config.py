@@ -84,7 +84,9 @@ class TrainConfig:
     mixup: float = _option(DATA, 0.0, "Alpha of MixUp; 0 turns it off.")
     cutmix: float = _option(DATA, 0.0, "Alpha of CutMix; 0 turns it off.")
     normalize: str = _option(
-        DATA, "data", "Mean and std of the input: data (the data set's) or half (0.5, 0.5)."
+        DATA,
+        "data",
+        "Mean and std of the input: data (the data set's), half (0.5, 0.5) or none (0, 1).",
     )
     epochs: int = _option(TRAINING, 10, "Passes over the training images.")
     batch_size: int = _option(TRAINING, 64, "Global batch: images a step, over all devices.")
@@ -249,7 +251,7 @@ class TrainConfig:
 
 _CHOICES = {
     "augment": ("none", "light", "medvitv2"),
-    "normalize": ("data", "half"),
+    "normalize": ("data", "half", "none"),
     "loss": ("ce", "bce", "svm", "svm_l1"),
     "optimizer": ("adamw", "adam", "sgd", "rmsprop"),
     "schedule": ("cosine", "exponential", "constant"),

@@ -22,6 +22,7 @@ from statistics import fmean
 from typing import TYPE_CHECKING
 
 from saccade.learn.config import TrainConfig
+from saccade.systems._arms import train_arms
 from saccade.systems._protocol import Comparison, Floor, Measured, System
 
 if TYPE_CHECKING:
@@ -91,25 +92,21 @@ def run(
     Returns:
         Arm to clean and corrupted test accuracy in per cent.
     """
-    from saccade.data import load_data
-    from saccade.learn._fit import fit
-
-    base = (SMALL if scale == "small" else PAPER).replace(
-        data=data, data_dir=data_dir, seed=seed, quiet=True
+    base = SMALL if scale == "small" else PAPER
+    return train_arms(
+        base.replace(data=data, data_dir=data_dir, seed=seed),
+        {arm: {"model_kwargs": options} for arm, options in ARMS.items()},
+        measure,
+        scale=scale,
+        sizes=SIZES,
+        out=out,
+        started=started,
     )
-    loaded = load_data(data, data_dir)
-    if scale == "small":
-        loaded = loaded.limited(SIZES["train"], SIZES["val"], SIZES["test"])
-    else:
-        (out / "config.yaml").write_text(base.text())
-    measured: Measured = {}
-    for arm, options in ARMS.items():
-        started(arm)
-        slug = "".join(c if c.isalnum() else "-" for c in arm.lower())
-        config = base.replace(model_kwargs=options, out=str(out / "runs" / f"{slug}-seed{seed}"))
-        result = fit(config, data=loaded, write=scale == "paper")
-        measured[arm] = {CLEAN: 100 * result.accuracy, CORRUPTED: 100 * corrupted_accuracy(result)}
-    return measured
+
+
+def measure(result: FitResult) -> dict[str, float]:
+    """Clean and corrupted test accuracy in per cent."""
+    return {CLEAN: 100 * result.accuracy, CORRUPTED: 100 * corrupted_accuracy(result)}
 
 
 def corrupted_accuracy(result: FitResult) -> float:

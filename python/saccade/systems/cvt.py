@@ -1,0 +1,145 @@
+"""CvT: Introducing Convolutions to Vision Transformers.
+
+The small run trains a cut-down CvT in four arms: as the paper has it, with overlapping token
+embedding, convolutional projections and no position encoding; with a position encoding; and without
+the convolutions, with and without a position encoding.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from saccade.learn.config import TrainConfig
+from saccade.systems._arms import train_arms
+from saccade.systems._protocol import Comparison, Measured, System
+
+if TYPE_CHECKING:
+    from saccade.learn._fit import FitResult
+
+ACCURACY = "test accuracy (%)"
+
+CVT, CVT_POSITION = "CvT", "CvT + position encoding"
+PLAIN, PLAIN_POSITION = "no convolution", "no convolution + position encoding"
+
+SMALL = TrainConfig(
+    model="cvt_micro",
+    epochs=4,
+    batch_size=64,
+    lr=1e-3,
+    weight_decay=0.05,
+    model_kwargs={"drop_path_rate": 0.0},
+)
+PAPER = TrainConfig(
+    model="cvt_13",
+    data="folder:./images",
+    augment="medvitv2",
+    mixup=0.8,
+    cutmix=1.0,
+    epochs=300,
+    batch_size=2048,
+    label_smoothing=0.1,
+    lr=2e-3,
+    min_lr=1e-5,
+    warmup_epochs=5,
+    weight_decay=0.05,
+    precision="bf16-mixed",
+)
+SIZES = {"train": 5000, "val": 100, "test": 1000}
+
+# Patches that do not overlap, of the size of each embedding's stride.
+PATCHES = {"small": (2, 2, 2), "paper": (4, 2, 2)}
+
+
+def arms(scale: str) -> dict[str, dict[str, Any]]:
+    """Arm to the options of its model."""
+    plain = {"projection": "linear", "kernels": PATCHES[scale], "paddings": (0, 0, 0)}
+    return {
+        CVT: {},
+        PLAIN: plain,
+        PLAIN_POSITION: {**plain, "pos_embed": True},
+        CVT_POSITION: {"pos_embed": True},
+    }
+
+
+def run(
+    scale: str,
+    data: str,
+    seed: int,
+    out: Path,
+    *,
+    data_dir: str | None = None,
+    started: Callable[[str], None] = lambda arm: None,
+) -> Measured:
+    """Train and test every arm with one seed.
+
+    Args:
+        scale: "small": cvt_micro at 32 pixels; "paper": cvt_13 at 224 pixels, 300 epochs.
+        data: data spec.
+        seed: of weights, order, augmentation and dropout; the images of a subset are the same for
+            every seed.
+        out: folder of the reproduction; the paper's scale writes config.yaml and its arms' runs
+            there.
+        data_dir: directory of the data.
+        started: called with the name of each arm before it starts.
+
+    Returns:
+        Arm to test accuracy in per cent.
+    """
+    base = SMALL if scale == "small" else PAPER
+    return train_arms(
+        base.replace(data=data, data_dir=data_dir, seed=seed),
+        {arm: {"model_kwargs": options} for arm, options in arms(scale).items()},
+        measure,
+        scale=scale,
+        sizes=SIZES,
+        out=out,
+        started=started,
+    )
+
+
+def measure(result: FitResult) -> dict[str, float]:
+    """Test accuracy in per cent."""
+    return {ACCURACY: 100 * result.accuracy}
+
+
+SYSTEM = System(
+    name="cvt",
+    title="CvT: Introducing Convolutions to Vision Transformers",
+    paper="arXiv 2103.15808",
+    year=2021,
+    link="https://arxiv.org/abs/2103.15808",
+    operators=(),
+    claim=(
+        "Convolutional token embedding and projections classify better than patches and linear "
+        "projections, and need no position encoding."
+    ),
+    data=("cifar10", "digits"),
+    run=run,
+    arms=tuple(arms("small")),
+    # No threshold is calibrated; they were stated before any run over seeds.
+    main=Comparison(ACCURACY, CVT, PLAIN, expected=3.0, note="what the convolutions bring"),
+    also=(
+        Comparison(
+            ACCURACY,
+            CVT,
+            CVT_POSITION,
+            expected=1.5,
+            direction="equal",
+            note="the position encoding can be left out",
+        ),
+        Comparison(
+            ACCURACY, CVT, PLAIN_POSITION, expected=0.0, note="more than a position encoding brings"
+        ),
+        Comparison(
+            ACCURACY, PLAIN_POSITION, PLAIN, expected=0.0, note="what a position encoding brings"
+        ),
+    ),
+    figures={
+        "ImageNet-1K top-1, CvT-13 / CvT-21 at 224 pixels": "81.6 / 82.5 %",
+        "ImageNet-1K top-1, CvT-13 / CvT-21 at 384 pixels": "83.0 / 83.3 %",
+        "after ImageNet-22K at 384 pixels, CvT-13 / CvT-21 / CvT-W24": "83.3 / 84.9 / 87.7 %",
+        "parameters, CvT-13 / CvT-21 / CvT-W24": "20 / 32 / 277 million",
+    },
+)
