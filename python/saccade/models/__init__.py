@@ -1,6 +1,6 @@
 """Architectures, one file a paper, behind timm's grammar: `create_model`, `list_models` ..."""
 
-from saccade.models import cnn_svm, cvt, davit, inception, medvitv2
+from saccade.models import cnn_svm, cvt, davit, inception, karat, medvitv2
 from saccade.models._classifier import Classifier, DefaultCfg, FeatureExtractor, FeatureInfo
 from saccade.models._registry import (
     create_model,
@@ -28,6 +28,7 @@ __all__ = [
     "default_cfg",
     "inception",
     "is_model",
+    "karat",
     "list_models",
     "load_model",
     "load_weights",
