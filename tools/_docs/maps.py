@@ -1,8 +1,21 @@
 """Which line implements which part of a paper: text and "module:object"."""
 
+_KARAT = "saccade.models.karat"
 _MEDVITV2 = "saccade.models.medvitv2"
 
 MAPS: dict[str, list[tuple[str, str]]] = {
+    "karat": [
+        ("vision Transformer, tiny, small, base", f"{_KARAT}:KArAt"),
+        ("blockwise and universal operators; grid size, rank, basis", f"{_KARAT}:KArAtConfig"),
+        ("the operator: coefficients and their start", f"{_KARAT}:Operator"),
+        ("Fourier units: equation 2", f"{_KARAT}:Operator.reduce"),
+        ("its kernel's formula", "saccade.reference.kan:kan_linear"),
+        ("expansion to N, modular attention", f"{_KARAT}:Operator.forward"),
+        ("projection onto the simplex: algorithm 1", f"{_KARAT}:project_simplex"),
+        ("scores, operator, values", f"{_KARAT}:Attention.forward"),
+        ("the four arms of the reproduction", "saccade.systems.karat:run"),
+        ("rank of the attention", "saccade.systems.karat:attention_rank"),
+    ],
     "medvitv2": [
         ("stem, stages, head", f"{_MEDVITV2}:MedViTV2"),
         ("block types and sizes; tiny, small, base, large", f"{_MEDVITV2}:MedViTV2Config"),
