@@ -29,7 +29,7 @@ ARMS: dict[str, dict[str, Any]] = {
     FROZEN: {"attention": "G3B", "freeze_phi": True},
 }
 
-SMALL = TrainConfig(model="karat_micro", epochs=5, batch_size=64, lr=1e-3, weight_decay=0.05)
+SMALL = TrainConfig(model="karat_micro", epochs=4, batch_size=64, lr=1e-3, weight_decay=0.05)
 PAPER = TrainConfig(
     model="karat_tiny",
     data="cifar10",
@@ -46,7 +46,7 @@ PAPER = TrainConfig(
     clip_grad=1.0,
     ema_decay=0.99992,
 )
-SIZES = {"train": 3000, "val": 100, "test": 1000}
+SIZES = {"train": 2000, "val": 100, "test": 1000}
 
 # Of the largest singular value; and images whose attention is decomposed.
 RANK_TOLERANCE, RANK_IMAGES = 1e-5, 32
