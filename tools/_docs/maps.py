@@ -7,6 +7,7 @@ _CNN_SVM = "saccade.models.cnn_svm"
 _CVT = "saccade.models.cvt"
 _DAVIT = "saccade.models.davit"
 _INCEPTION = "saccade.models.inception"
+_KARAT = "saccade.models.karat"
 _MEDVITV2 = "saccade.models.medvitv2"
 _SPIKING = "saccade.models._spiking"
 
@@ -82,6 +83,18 @@ MAPS: dict[str, list[tuple[str, str]]] = {
         ("the learning rate: section 4", "saccade.learn.module:learning_rate"),
         ("the three arms of the reproduction", "saccade.systems.inception_v4:run"),
         ("activations before the pooling", "saccade.systems.inception_v4:initial_std"),
+    ],
+    "karat": [
+        ("vision Transformer, tiny, small, base", f"{_KARAT}:KArAt"),
+        ("blockwise and universal operators; grid size, rank, basis", f"{_KARAT}:KArAtConfig"),
+        ("the operator: coefficients and their start", f"{_KARAT}:Operator"),
+        ("Fourier units: equation 2", f"{_KARAT}:Operator.reduce"),
+        ("its kernel's formula", "saccade.reference.kan:kan_linear"),
+        ("expansion to N, modular attention", f"{_KARAT}:Operator.forward"),
+        ("projection onto the simplex: algorithm 1", f"{_KARAT}:project_simplex"),
+        ("scores, operator, values", f"{_KARAT}:Attention.forward"),
+        ("the four arms of the reproduction", "saccade.systems.karat:run"),
+        ("rank of the attention", "saccade.systems.karat:attention_rank"),
     ],
     "medvitv2": [
         ("stem, stages, head", f"{_MEDVITV2}:MedViTV2"),

@@ -2,6 +2,7 @@
 
 from saccade.models import cnn_svm, cvt, davit, inception, max_former, max_resnet, medvitv2
 from saccade.models import cnn_svm, cvt, davit, inception, mamba_pkd, medvitv2
+from saccade.models import cnn_svm, cvt, davit, inception, karat, medvitv2
 from saccade.models._classifier import Classifier, DefaultCfg, FeatureExtractor, FeatureInfo
 from saccade.models._registry import (
     create_model,
@@ -33,6 +34,7 @@ __all__ = [
     "default_cfg",
     "inception",
     "is_model",
+    "karat",
     "list_models",
     "load_model",
     "load_weights",
