@@ -120,7 +120,7 @@ FORMULAS = [
     (r"x_i^2", "<msubsup><mi>x</mi><mi>i</mi><mn>2</mn></msubsup>"),
     (r"\sum_{j} a", "<munder><mo>∑</mo><mrow><mi>j</mi></mrow></munder>"),
     (r"\frac{a}{b}", "<mfrac><mrow><mi>a</mi></mrow><mrow><mi>b</mi></mrow></mfrac>"),
-    (r"\mathrm{LN}", '<mtext>LN</mtext>'),
+    (r"\mathrm{LN}", "<mtext>LN</mtext>"),
     (r"a < b", "<mo>&lt;</mo>"),
 ]
 

@@ -72,7 +72,8 @@ class _Parser:
         text, command, number, sign = self.tokens[self.place]
         self.place += 1
         if text is not None:
-            return f'<mtext>{html.escape(text, quote=False).replace(" ", "\u00a0")}</mtext>'
+            words = html.escape(text, quote=False).replace(" ", "\u00a0")
+            return f"<mtext>{words}</mtext>"
         if command is not None:
             return self.command(command)
         if number:

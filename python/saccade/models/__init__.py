@@ -1,8 +1,16 @@
 """Architectures, one file a paper, behind timm's grammar: `create_model`, `list_models` ..."""
 
-from saccade.models import cnn_svm, cvt, davit, inception, max_former, max_resnet, medvitv2
-from saccade.models import cnn_svm, cvt, davit, inception, mamba_pkd, medvitv2
-from saccade.models import cnn_svm, cvt, davit, inception, karat, medvitv2
+from saccade.models import (
+    cnn_svm,
+    cvt,
+    davit,
+    inception,
+    karat,
+    mamba_pkd,
+    max_former,
+    max_resnet,
+    medvitv2,
+)
 from saccade.models._classifier import Classifier, DefaultCfg, FeatureExtractor, FeatureInfo
 from saccade.models._registry import (
     create_model,
@@ -38,9 +46,9 @@ __all__ = [
     "list_models",
     "load_model",
     "load_weights",
+    "mamba_pkd",
     "max_former",
     "max_resnet",
-    "mamba_pkd",
     "medvitv2",
     "register_model",
     "save_weights",
