@@ -58,7 +58,7 @@ CASES = [
     ("kan", "rational", ["evaluate_rational", "differentiate_rational"]),
     ("logpolar", "area-normalized", POLAR_KERNELS),
     ("logpolar", "inverse", ["invert", "differentiate_map", "differentiate_inverse_poses"]),
-    ("logpolar", "mip-reflection", [*POLAR_KERNELS[:2], *POLAR_KERNELS[1:]]),
+    ("logpolar", "mip-reflection", POLAR_KERNELS),
     ("neighborhood_attention", "2d-k7-bias", [*WINDOW_KERNELS, "differentiate_bias"]),
     (
         "neighborhood_attention",

@@ -48,7 +48,10 @@ CASES = [
     sampling.Case("many-channels", size=(8, 8), channels=7, rings=2, batch=1),
     sampling.Case("many-rays", size=(8, 8), rays=70, rings=1, batch=1, channels=1),
 ]  # fmt: skip
-INVERSE_CASES = inversion.CASES
+INVERSE_CASES = [
+    *inversion.CASES[:-1],
+    inversion.Case("many-channels", size=(9, 8), channels=6, batch=1, fixations=1),
+]
 
 
 def ids(case: Any) -> str:
