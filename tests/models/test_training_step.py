@@ -19,7 +19,7 @@ ZERO = {
     # stay below the neurons' threshold
     "max_former": r"\.conv\.bias|mixer\.proj\.(conv|norm)\.weight",
 }
-LARGE = 40_000_000
+LARGE = 4_000_000
 
 
 def _cases() -> list[object]:

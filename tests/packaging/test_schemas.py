@@ -63,6 +63,7 @@ TRITON = {
     "gem": "gem",
     "kan": "kan",
     "lif": "spiking",
+    "logpolar": "logpolar",
     "na": "neighborhood_attention",
     "selective": "scan",
     "ssd": "scan",

@@ -34,6 +34,7 @@ tool = load_tool()
 
 KAN_KERNELS = ["transform", "differentiate_weights", "differentiate_inputs"]
 WINDOW_KERNELS = ["attend", "differentiate_queries", "differentiate_keys"]
+POLAR_KERNELS = ["sample", "differentiate_image", "differentiate_poses"]
 PROJECTION_KERNELS = [
     "multiply_rows",
     "solve_quadratics",
@@ -55,6 +56,9 @@ CASES = [
         ["transform_edges", *KAN_KERNELS[1:], "differentiate_points", "differentiate_edges"],
     ),
     ("kan", "rational", ["evaluate_rational", "differentiate_rational"]),
+    ("logpolar", "area-normalized", POLAR_KERNELS),
+    ("logpolar", "inverse", ["invert", "differentiate_map", "differentiate_inverse_poses"]),
+    ("logpolar", "mip-reflection", POLAR_KERNELS),
     ("neighborhood_attention", "2d-k7-bias", [*WINDOW_KERNELS, "differentiate_bias"]),
     (
         "neighborhood_attention",

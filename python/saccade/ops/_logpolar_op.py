@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -10,6 +11,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from saccade import _load
+from saccade.ops._select import constant
 
 
 def compute_dtype(dtype: torch.dtype) -> torch.dtype:
@@ -152,7 +154,20 @@ if _load.has("_C"):
     _register_vmap("saccade")
 
 
+@functools.cache
+def _register_triton() -> None:
+    _register_vmap("saccade_triton")
+
+
+@constant
+def _triton_is_ready() -> bool:
+    _register_triton()
+    return True
+
+
 def _namespace(rung: str) -> Any:
+    if rung == "triton" and _triton_is_ready():
+        return torch.ops.saccade_triton
     return torch.ops.saccade
 
 

@@ -13,7 +13,7 @@ from saccade.ops import _checks
 from saccade.ops import _logpolar_checks as _arguments
 from saccade.ops import _logpolar_radii as _radii
 from saccade.ops._logpolar_op import Inverse, Sample, compute_dtype, inverse, sample
-from saccade.ops._select import cuda_obstacle, offer, select_reverse_mode
+from saccade.ops._select import cuda_obstacle, offer, select_reverse_mode, triton_obstacle
 from saccade.reference.logpolar import MIP, pyramid
 
 Radial: TypeAlias = str | tuple[str, float] | Tensor
@@ -35,7 +35,15 @@ def _cuda(tensor: Tensor) -> str | None:
     return cuda_obstacle(tensor)
 
 
-offer("logpolar", cpu=_cpu, cuda=_cuda)
+def _triton(tensor: Tensor) -> str | None:
+    if tensor.dtype == torch.float64:
+        return "the Triton kernels compute in float32, float64 needs the reference"
+    if tensor.dtype == torch.bfloat16 and not tensor.is_cuda:
+        return "Triton's interpreter computes bfloat16 wrongly"
+    return triton_obstacle("logpolar", tensor)
+
+
+offer("logpolar", cpu=_cpu, cuda=_cuda, triton=_triton)
 
 
 def logpolar_sample(

@@ -1,0 +1,1 @@
+"""Parts of the Triton kernels of log-polar sampling and its inverse."""
