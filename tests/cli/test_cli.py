@@ -52,7 +52,7 @@ MISTAKES = [
     (["train", "--strategy", "dp9"], "Lightning cannot run with accelerator auto, devices 1"),
     (["list", "papers"], "list takes models, systems or data; got 'papers'"),
     (["list", "models", "resnet*"], "no model's name matches 'resnet*'"),
-    (["reproduce", "medvit"], "there is no system 'medvit': did you mean medvitv2?"),
+    (["reproduce", "medvit"], "there is no system 'medvit': did you mean medvitv2 or davit?"),
     (
         ["reproduce", "medvitv2", "--scale", "large"],
         "scale of medvitv2 must be small or paper; got 'large'",
