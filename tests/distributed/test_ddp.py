@@ -59,8 +59,9 @@ def test_gradients_equal_those_of_one_process(folder):
     assert set(found) == set(expected)
     assert len(found) > 100
     for name, gradient in expected.items():
-        scale = gradient.abs().max().item()
-        torch.testing.assert_close(found[name], gradient, rtol=0, atol=1e-9 * scale, msg=name)
+        # softmax over one token has no gradient: what stands there is rounding
+        atol = max(1e-9 * gradient.abs().max().item(), 1e-18)
+        torch.testing.assert_close(found[name], gradient, rtol=0, atol=atol, msg=name)
     assert max(gradient.abs().max() for gradient in expected.values()) > 1e-3
 
 

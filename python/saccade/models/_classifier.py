@@ -73,7 +73,7 @@ class Classifier(nn.Module):
         num_classes: int,
         drop_rate: float = 0.0,
         reductions: Sequence[int] | None = None,
-        init: Callable[[nn.Module], None] = init_weights,
+        init: Callable[[nn.Module], None] | None = None,
     ) -> None:
         super().__init__()
         reductions = reductions or [4 << stage for stage in range(len(stages))]
@@ -92,8 +92,8 @@ class Classifier(nn.Module):
         self.drop = nn.Dropout(drop_rate)
         self.head = self._head(num_classes)
         self.grad_checkpointing = False
-        self._init = init
-        self.apply(init)
+        self._init = init or init_weights
+        self.apply(self._init)
 
     def _head(self, num_classes: int) -> nn.Module:
         if num_classes < 0:

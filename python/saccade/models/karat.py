@@ -138,8 +138,8 @@ class KArAtConfig:
 def project_simplex(y: Tensor) -> Tensor:
     """The nearest point of the simplex, on the last axis; algorithm 1.
 
-    >>> project_simplex(torch.tensor([0.5, 0.2, -0.1, 0.9]))
-    tensor([0.3000, 0.0000, 0.0000, 0.7000])
+    >>> project_simplex(torch.tensor([0.75, 0.125, -0.25, 1.0]))
+    tensor([0.3750, 0.0000, 0.0000, 0.6250])
     """
     falling = y.sort(-1, descending=True).values
     excess = falling.cumsum(-1) - 1
