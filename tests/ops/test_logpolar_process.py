@@ -2,35 +2,17 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
-from pathlib import Path
-
 import pytest
 
-import saccade
 from saccade import _load
+
+from .processes import check_level, every_level
 
 pytestmark = pytest.mark.skipif(not _load.has("_C"), reason=_load.reason("_C"))
 
 
-@pytest.mark.parametrize("level", ["baseline", "avx2", "avx512"])
+@every_level
 def test_every_instruction_set_passes_the_matrix(level: str) -> None:
-    if level not in saccade.info()["isa"]["possible"]:
-        pytest.skip(f"this machine has no {level}")
-    if saccade.info()["isa"]["chosen"] == level and "SACCADE_ISA" not in os.environ:
-        pytest.skip(f"{level} is what all other tests run on here")
-    matrix = Path(__file__).with_name("test_logpolar.py")
     # half types run on the float32 kernels, and strides are the binding's
     wanted = "instruction_set or (cpu and every and not float16)"
-    run = subprocess.run(
-        [sys.executable, "-m", "pytest", "-q", "-k", wanted, str(matrix)],
-        env=os.environ | {"SACCADE_ISA": level, "OMP_NUM_THREADS": "1"},
-        capture_output=True,
-        text=True,
-        timeout=300,
-        check=False,
-    )
-    assert run.returncode == 0, run.stdout[-4000:]
-    assert " passed" in run.stdout
+    check_level(level, wanted, "test_logpolar.py")

@@ -2,57 +2,23 @@
 
 from __future__ import annotations
 
-import json
-import os
-import subprocess
-import sys
-from pathlib import Path
-
 import pytest
 
-import saccade
 from saccade import _load
+
+from .processes import check_level, every_level, measure_memory, needs_proc, run_python
 
 pytestmark = pytest.mark.skipif(not _load.has("_C"), reason=_load.reason("_C"))
 
-LEVELS = ("baseline", "avx2", "avx512")
 
-
-def _run(*command: str, **environment: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, *command],
-        env=os.environ | environment,
-        capture_output=True,
-        text=True,
-        timeout=300,
-        check=False,
-    )
-
-
-@pytest.mark.parametrize("level", LEVELS)
+@every_level
 def test_every_instruction_set_passes_the_matrix(level: str) -> None:
-    if level not in saccade.info()["isa"]["possible"]:
-        pytest.skip(f"this machine has no {level}")
-    if saccade.info()["isa"]["chosen"] == level and "SACCADE_ISA" not in os.environ:
-        pytest.skip(f"{level} is what all other tests run on here")
-    matrix = Path(__file__).with_name("test_neighborhood_attention.py")
     # half types run on the float32 kernels
     wanted = "instruction_set or (cpu and not (float16 or bfloat16 or gradcheck))"
-    run = _run(
-        "-m", "pytest", "-q", "-k", wanted, str(matrix), SACCADE_ISA=level, OMP_NUM_THREADS="1"
-    )
-    assert run.returncode == 0, run.stdout[-4000:]
-    assert " passed" in run.stdout
+    check_level(level, wanted, "test_neighborhood_attention.py")
 
 
 TRAINING_STEP = """
-import json, torch
-from saccade import ops
-
-def kilobytes(name):
-    with open("/proc/self/status") as status:
-        return next(int(line.split()[1]) for line in status if line.startswith(name))
-
 def step(side):
     tensors = [torch.randn(2, side, side, 4, 32, requires_grad=True) for _ in range(3)]
     bias = torch.randn(4, 25, 25, requires_grad=True)
@@ -62,23 +28,18 @@ def step(side):
     return sum(t.nbytes for t in (*tensors, *(t.grad for t in tensors), gradient, out))
 
 step(16)
-before = kilobytes("VmRSS")
-with open("/proc/self/clear_refs", "w") as peak:
-    peak.write("5")
-needed = step(112)
-print(json.dumps({"needed": needed, "peak": 1024 * (kilobytes("VmHWM") - before)}))
+restart()
+memory = {"needed": step(112), "peak": peak()}
 """
 
 
-@pytest.mark.skipif(not os.access("/proc/self/clear_refs", os.W_OK), reason="needs Linux's /proc")
+@needs_proc
 def test_a_training_step_holds_inputs_outputs_and_gradients() -> None:
     # one tensor of scores would be 13 * 13 / 32 = 5.3 times query
-    run = _run("-c", TRAINING_STEP)
-    assert run.returncode == 0, run.stderr[-4000:]
-    memory = json.loads(run.stdout.splitlines()[-1])
+    memory = measure_memory(TRAINING_STEP)
     assert memory["peak"] < 1.5 * memory["needed"], memory
 
 
 def test_importing_the_package_leaves_dynamo_alone() -> None:
-    run = _run("-c", "import sys, saccade; print('torch._dynamo' in sys.modules)")
+    run = run_python("-c", "import sys, saccade; print('torch._dynamo' in sys.modules)")
     assert run.stdout.strip() == "False", run.stderr[-4000:]

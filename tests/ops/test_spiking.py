@@ -3,19 +3,16 @@
 from __future__ import annotations
 
 import math
-import os
-import subprocess
-import sys
-from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from torch import Tensor
 
-import saccade
 from saccade import _load, ops
 from saccade.reference.spiking import SURROGATES, pack_spikes, unpack_spikes
+
+from .processes import check_level, every_level
 
 pytestmark = pytest.mark.rungs("reference", "cpu")
 
@@ -412,25 +409,11 @@ def test_spike_linear(sizes: tuple[int, int, int], dtype: torch.dtype, backend: 
         )
 
 
-@pytest.mark.rungs("cpu")
-@pytest.mark.parametrize("level", ["baseline", "avx2", "avx512"])
-def test_every_instruction_set(level: str, backend: str) -> None:
-    isa = saccade.info()["isa"]
-    if level not in isa["possible"]:
-        pytest.skip(f"this machine has no {level}")
-    if "SACCADE_ISA" in os.environ or isa["chosen"] == level:
-        pytest.skip("all other tests run on it")
+@every_level
+@pytest.mark.skipif(not _load.has("_C"), reason=_load.reason("_C"))
+def test_every_instruction_set(level: str) -> None:
     wanted = "cpu and (same_bits and float32 or as_bytes or test_spike_linear or slopes)"
-    done = subprocess.run(
-        [sys.executable, "-m", "pytest", "-q", "-k", wanted, str(Path(__file__))],
-        env=os.environ | {"SACCADE_ISA": level, "OMP_NUM_THREADS": "1"},
-        capture_output=True,
-        text=True,
-        timeout=300,
-        check=False,
-    )
-    assert done.returncode == 0, done.stdout[-4000:]
-    assert " passed" in done.stdout
+    check_level(level, wanted, "test_spiking.py")
 
 
 @pytest.mark.rungs("cpu")
