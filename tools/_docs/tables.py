@@ -58,9 +58,9 @@ def rungs(word: str) -> dict[str, list[str]]:
     """The source files of each rung that the operator has."""
     patterns = {
         "reference": [f"python/saccade/reference/{word}.py"],
-        "cpu": [f"csrc/{word}/cpu_*", f"csrc/{word}/bind_cpu.cpp"],
+        "cpu": [f"csrc/{word}/cpu_*", f"csrc/{word}/bind*cpu*"],
         "triton": [f"triton_kernels/{word}.py", f"triton_kernels/_{word}/*.py"],
-        "cuda": [f"csrc/{word}/cuda_*", f"csrc/{word}/bind_cuda.cu"],
+        "cuda": [f"csrc/{word}/cuda_*", f"csrc/{word}/bind*cuda*"],
     }
     found = {
         rung: sorted(str(path.relative_to(ROOT)) for glob in globs for path in ROOT.glob(glob))
