@@ -133,7 +133,7 @@ SYSTEM = System(
     paper="arXiv 2505.18608",
     year=2025,
     link="https://arxiv.org/abs/2505.18608",
-    operators=("lif", "affine_lif"),
+    operators=("spiking",),
     claim=(
         "Spiking neurons pass low frequencies, so max pooling, which keeps high ones, mixes tokens "
         "better than average pooling."
