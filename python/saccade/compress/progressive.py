@@ -186,6 +186,7 @@ class ProgressiveModule(LightningModule):
                 {"params": groups[False], "weight_decay": 0.0},
             ],
             lr=self.config.lr,
+            fused=True,
         )
         steps = max(1, int(self.trainer.estimated_stepping_batches))
         schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps)
