@@ -17,7 +17,7 @@ namespace {
 
 // Bytes of a row of a tile: long enough for the prefetcher, short enough that the potentials stay
 // in the first-level cache.
-constexpr int64_t kRowBytes = 4096;
+constexpr int64_t kRowBytes = 8192;
 // Bytes of the charges that the backward pass recomputes: half of a second-level cache, at most.
 constexpr int64_t kChargeBytes = 65536;
 // Tasks that the tiles are dealt to; a power of two above any core count that shares one memory.
@@ -75,7 +75,7 @@ template <typename T>
 int64_t tile_size(const Problem& problem, bool backward) {
   int64_t bytes = kRowBytes;
   if (backward && problem.steps > 0)
-    bytes = std::clamp<int64_t>(kChargeBytes / problem.steps, 256, bytes);
+    bytes = std::clamp<int64_t>(kChargeBytes / problem.steps, 256, bytes / 2);
   return bytes / static_cast<int64_t>(sizeof(T));
 }
 

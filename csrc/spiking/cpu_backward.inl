@@ -51,26 +51,26 @@ void charge_plain(const BackwardArgs<T>& args, const Tile& tile, const Operands<
   const int64_t stride = args.in.x.stride;
   const T reset = operands.reset;
   const Vec<T> rate = load(operands.rate.data), threshold = load(operands.threshold.data);
-  for (int64_t t = 0; t < args.problem.steps; t += kStride) {
-    const int64_t left = args.problem.steps - t;
-    const int64_t steps = left < kStride ? left : kStride;
+  for_each_stride(args.problem.steps, [&](int64_t t, auto together) {
+    constexpr int64_t kSteps = decltype(together)::value;
     const T* x = row_of(args.in.x, t, tile);
+    const int64_t ahead = t + 2 * kStride <= args.problem.steps ? kStride * stride : 0;
     T* h_row = buffer.h + t * buffer.row;
     for_each_vector<T>(
         tile.count, [&](auto partial, int64_t i, int64_t lanes) __attribute__((always_inline)) {
           constexpr bool kPartial = decltype(partial)::value;
           Vec<T> v = potential_before<T, kHard, kPartial>(t, h_row - buffer.row, threshold,
                                                           operands, i, lanes);
-          const T* from = x + i;
-          T* to = h_row + i;
-          for (int64_t k = 0; k < steps; ++k, from += stride, to += buffer.row) {
-            const Vec<T> h =
-                charged<T, kCharge, kMultiply>(v, load_some<T, kPartial>(from, lanes), reset, rate);
-            store<T>(to, h);
+          for (int64_t k = 0; k < kSteps; ++k) {
+            const T* from = x + k * stride + i;
+            const Vec<T> u = load_some<T, kPartial>(from, lanes);
+            __builtin_prefetch(from + ahead);
+            const Vec<T> h = charged<T, kCharge, kMultiply>(v, u, reset, rate);
+            store<T>(h_row + k * buffer.row + i, h);
             v = after_reset<T, kHard>(h, h - threshold, reset);
           }
         });
-  }
+  });
 }
 
 // Its second half: walk back. How a step charges is in two factors: dh / dx, and 1 - dh / dv.
@@ -85,29 +85,32 @@ void walk_back_plain(const BackwardArgs<T>& args, const Tile& tile, const Operan
   const Vec<T> leak = problem.charge == kIntegrate ? Vec<T>{} : inverse;
   const bool attached = !problem.detach_reset, stream = args.stream;
   fill_zero(buffer.carry, buffer.row);
-  for (int64_t end = problem.steps; end > 0; end -= kStride) {
-    const int64_t steps = end < kStride ? end : kStride;
-    const int64_t last = end - 1;
+  for_each_stride(problem.steps, [&](int64_t done, auto together) {
+    constexpr int64_t kSteps = decltype(together)::value;
+    const int64_t last = problem.steps - 1 - done;
     const T* h_row = buffer.h + last * buffer.row;
     const T* grad_spikes = row_of(args.grad_spikes, last, tile);
+    const int64_t ahead = last >= 2 * kStride - 1 ? kStride * args.grad_spikes.stride : 0;
     const T* grad_v = row_of(args.grad_v_seq, last, tile);
-    const T* grad_v_last = end == problem.steps && args.grad_v_last != nullptr
-                               ? args.grad_v_last + tile.begin
-                               : nullptr;
+    const T* grad_v_last =
+        done == 0 && args.grad_v_last != nullptr ? args.grad_v_last + tile.begin : nullptr;
     T* grad_x = args.grad_x + last * neurons + tile.begin;
     for_each_vector<T>(
         tile.count, [&](auto partial, int64_t i, int64_t lanes) __attribute__((always_inline)) {
           constexpr bool kPartial = decltype(partial)::value;
           Vec<T> potential = load(buffer.carry + i);  // gradient of the potential after the step
           if (grad_v_last != nullptr) potential += load_some<T, kPartial>(grad_v_last + i, lanes);
-          for (int64_t k = 0; k < steps; ++k) {
+          for (int64_t k = 0; k < kSteps; ++k) {
             const Vec<T> h = load(h_row + i - k * buffer.row);
             const Vec<T> d = h - threshold;
             if (grad_v != nullptr)
               potential += load_some<T, kPartial>(grad_v + i - k * args.grad_v_seq.stride, lanes);
             Vec<T> spike{};  // gradient of the spike
-            if (grad_spikes != nullptr)
-              spike = load_some<T, kPartial>(grad_spikes + i - k * args.grad_spikes.stride, lanes);
+            if (grad_spikes != nullptr) {
+              const T* from = grad_spikes + i - k * args.grad_spikes.stride;
+              spike = load_some<T, kPartial>(from, lanes);
+              __builtin_prefetch(from - ahead);
+            }
             if (attached) spike += potential * (kHard ? reset - h : -threshold);
             const Vec<T> kept = kHard ? (d >= T(0) ? Vec<T>{} : potential) : potential;
             const Vec<T> charge = spike * slope_at<T, kSurrogate>(d, alpha) + kept;
@@ -122,7 +125,7 @@ void walk_back_plain(const BackwardArgs<T>& args, const Tile& tile, const Operan
           }
           store<T>(buffer.carry + i, potential);
         });
-  }
+  });
   if (stream) fence_stream();
 }
 

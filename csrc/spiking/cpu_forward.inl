@@ -38,9 +38,18 @@ inline void pack_rows(const uint8_t* spikes, int64_t begin, int64_t count, int64
   }
 }
 
-// Steps that a vector of potentials stays in its register: each reads and writes a row of its own,
-// and the prefetcher follows a dozen of them.
-constexpr int64_t kStride = 4;
+// Steps that a vector of potentials stays in its register. Each reads and writes a row of its own,
+// and rows whose distance is a power of two meet in one set of every cache: two rows leave room
+// there, four do not.
+constexpr int64_t kStride = 2;
+
+// Calls body(first step, steps as a type) for all steps, kStride at a time.
+template <typename F>
+SACCADE_STEP void for_each_stride(int64_t steps, const F& body) {
+  int64_t t = 0;
+  for (; t + kStride <= steps; t += kStride) body(t, std::integral_constant<int64_t, kStride>{});
+  if (t < steps) body(t, std::integral_constant<int64_t, 1>{});
+}
 
 // The plain case: one parameter for all neurons, spikes of the type of x and nothing else.
 template <typename T, Charge kCharge, bool kMultiply, bool kHard>
@@ -50,10 +59,11 @@ void run_forward_plain(const ForwardArgs<T>& args, const Tile& tile, const Opera
   const Vec<T> rate = load(operands.rate.data), threshold = load(operands.threshold.data);
   T* v_last = args.v_last + tile.begin;
   const bool stream = args.stream;
-  for (int64_t t = 0; t < args.problem.steps; t += kStride) {
-    const int64_t left = args.problem.steps - t;
-    const int64_t steps = left < kStride ? left : kStride;
+  for_each_stride(args.problem.steps, [&](int64_t t, auto together) {
+    constexpr int64_t kSteps = decltype(together)::value;
     const T* x = args.in.x.data + t * stride + tile.begin;
+    // the next rows of the tile, which the prefetcher cannot know of; none: the same rows
+    const int64_t ahead = t + 2 * kStride <= args.problem.steps ? kStride * stride : 0;
     T* spikes = static_cast<T*>(args.spikes) + t * neurons + tile.begin;
     const Operand<T> before = t == 0 ? operands.v0 : Operand<T>{v_last, 1};
     for_each_vector<T>(
@@ -61,14 +71,15 @@ void run_forward_plain(const ForwardArgs<T>& args, const Tile& tile, const Opera
           constexpr bool kPartial = decltype(partial)::value;
           Vec<T> v =
               before.step == 0 ? load(before.data) : load_some<T, kPartial>(before.data + i, lanes);
-          const T* from = x + i;
-          T* to = spikes + i;
-          for (int64_t k = 0; k < steps; ++k, from += stride, to += neurons) {
+          for (int64_t k = 0; k < kSteps; ++k) {
+            const T* from = x + k * stride + i;
             const Vec<T> u = load_some<T, kPartial>(from, lanes);
+            __builtin_prefetch(from + ahead);
             const Vec<T> h = charged<T, kCharge, kMultiply>(v, u, reset, rate);
             const Vec<T> d = h - threshold;
             v = after_reset<T, kHard>(h, d, reset);
             const Vec<T> s = d >= T(0) ? broadcast<T>(T(1)) : Vec<T>{};
+            T* to = spikes + k * neurons + i;
             if (!kPartial && stream) {
               store_stream<T>(to, s);
             } else {
@@ -77,7 +88,7 @@ void run_forward_plain(const ForwardArgs<T>& args, const Tile& tile, const Opera
           }
           store_some<T, kPartial>(v_last + i, v, lanes);
         });
-  }
+  });
   if (stream) fence_stream();
 }
 
