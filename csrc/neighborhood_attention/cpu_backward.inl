@@ -54,31 +54,71 @@ struct Visitors {
 };
 
 // key[d] += sum_q grad_score[q] query[q][d], value[d] += sum_q weight[q] grad[q][d] for N vectors
-// of D.
-template <typename T, int N>
-inline __attribute__((always_inline)) void scatter_vectors(Visitors visitors, const int64_t* shift,
-                                                           int64_t padded_dim, const T* weights,
-                                                           const T* grad_scores, const T* grads,
-                                                           const T* queries, T* grad_value,
-                                                           T* grad_key) {
+// of D and for neighbouring keys, which share most visitors: these are loaded once.
+template <typename T, int kKeys, int N>
+inline __attribute__((always_inline)) void scatter_vectors(const Visitors* visitors,
+                                                           const int64_t* shift, int64_t padded_dim,
+                                                           const T* weights, const T* grad_scores,
+                                                           const T* grads, const T* queries,
+                                                           T* grad_values, T* grad_keys) {
   constexpr int W = kWidth<T>;
-  Vec<T> value[N], key[N];
-  for (int n = 0; n < N; ++n) {
-    value[n] = load(grad_value + n * W);
-    key[n] = load(grad_key + n * W);
-  }
-  for (int q = visitors.first; q < visitors.last; ++q) {
-    const T weight = weights[shift[q]];
-    const T grad_score = grad_scores[shift[q]];
+  Vec<T> value[kKeys][N], key[kKeys][N];
+  for (int k = 0; k < kKeys; ++k) {
     for (int n = 0; n < N; ++n) {
-      value[n] += weight * load(grads + q * padded_dim + n * W);
-      key[n] += grad_score * load(queries + q * padded_dim + n * W);
+      value[k][n] = load(grad_values + k * padded_dim + n * W);
+      key[k][n] = load(grad_keys + k * padded_dim + n * W);
     }
   }
-  for (int n = 0; n < N; ++n) {
-    store<T>(grad_value + n * W, value[n]);
-    store<T>(grad_key + n * W, key[n]);
+  // Queries [first, last) visit the keys [from, to).
+  const auto add = [&](int first, int last, auto from, auto to) __attribute__((always_inline)) {
+    for (int q = first; q < last; ++q) {
+      const T* grad = grads + q * padded_dim;
+      const T* query = queries + q * padded_dim;
+      for (int n = 0; n < N; ++n) {
+        const Vec<T> g = in_register(load(grad + n * W));
+        const Vec<T> x = in_register(load(query + n * W));
+        for (int k = from(); k < to(); ++k) {
+          value[k][n] += weights[shift[q] + k] * g;
+          key[k][n] += grad_scores[shift[q] + k] * x;
+        }
+      }
+    }
+  };
+  constexpr std::integral_constant<int, 0> zero{};
+  constexpr std::integral_constant<int, 1> one{};
+  constexpr std::integral_constant<int, kKeys> all{};
+  if constexpr (kKeys == 1) {
+    add(visitors[0].first, visitors[0].last, zero, all);
+  } else {
+    static_assert(kKeys == 2);
+    add(visitors[0].first, visitors[1].first, zero, one);
+    add(visitors[1].first, visitors[0].last, zero, all);
+    add(visitors[0].last, visitors[1].last, one, all);
   }
+  for (int k = 0; k < kKeys; ++k) {
+    for (int n = 0; n < N; ++n) {
+      store<T>(grad_values + k * padded_dim + n * W, value[k][n]);
+      store<T>(grad_keys + k * padded_dim + n * W, key[k][n]);
+    }
+  }
+}
+
+// As above for all of D.
+template <typename T, int kKeys>
+inline void scatter_tokens(const Visitors* visitors, const int64_t* shift, int64_t padded_dim,
+                           const T* weights, const T* grad_scores, const T* grads, const T* queries,
+                           T* grad_values, T* grad_keys) {
+  constexpr int W = kWidth<T>;
+  int64_t d = 0;
+  const auto run = [&](auto vectors) {
+    constexpr int N = decltype(vectors)::value;
+    for (; d + N * W <= padded_dim; d += N * W) {
+      scatter_vectors<T, kKeys, N>(visitors, shift, padded_dim, weights, grad_scores, grads + d,
+                                   queries + d, grad_values + d, grad_keys + d);
+    }
+  };
+  run(std::integral_constant<int, kAccumulators >= 16 * kKeys / 2 ? 4 : 2>{});
+  run(std::integral_constant<int, 1>{});
 }
 
 template <typename T>
@@ -87,41 +127,51 @@ inline void scatter(const Block& block, const Box<T>& box, const Problem& proble
                     const T* queries, T* grad_values, T* grad_keys, T* grad_extra_values,
                     T* grad_extra_keys) {
   constexpr int W = kWidth<T>;
-  const auto token = [&](Visitors visitors, const int64_t* shift, int64_t lane, T* grad_value,
-                         T* grad_key) {
-    int64_t d = 0;
-    const auto run = [&](auto vectors) {
-      constexpr int N = decltype(vectors)::value;
-      for (; d + N * W <= box.padded_dim; d += N * W) {
-        scatter_vectors<T, N>(visitors, shift, box.padded_dim, weights + lane, grad_scores + lane,
-                              grads + d, queries + d, grad_value + d, grad_key + d);
-      }
-    };
-    run(std::integral_constant<int, 4>{});
-    run(std::integral_constant<int, 1>{});
-  };
+  const int64_t dim = box.padded_dim;
   // A key's weights, one a visitor, stand at fixed distances from each other: shift[q] plus the
   // key's own lane.
   int64_t shift[kBlock];
   for (int q = 0; q < block.queries; ++q) shift[q] = q * block.lanes - block.origin[q];
   const int64_t first = block.share[0].begin;
   const int64_t last = block.share[block.shares - 1].end;
+  Visitors seen{0, 0};
+  const auto visitors_of = [&](int64_t c) {
+    while (seen.last < block.queries && windows.begin[block.z + seen.last] <= c) ++seen.last;
+    while (windows.end[block.z + seen.first] <= c) ++seen.first;
+    return seen;
+  };
   int64_t row_lane = 0;
   for_each_row(block, box, [&](int64_t row) {
-    int64_t offset = (row * box.columns + first - box.begin[2]) * box.padded_dim;
-    Visitors visitors{0, 0};
-    for (int64_t c = first; c < last; ++c, offset += box.padded_dim) {
-      while (visitors.last < block.queries && windows.begin[block.z + visitors.last] <= c)
-        ++visitors.last;
-      while (windows.end[block.z + visitors.first] <= c) ++visitors.first;
-      token(visitors, shift, row_lane + c, grad_values + offset, grad_keys + offset);
+    int64_t offset = (row * box.columns + first - box.begin[2]) * dim;
+    seen = {0, 0};
+    int64_t c = first;
+    for (; c + 2 <= last; c += 2, offset += 2 * dim) {
+      const Visitors visitors[2] = {visitors_of(c), visitors_of(c + 1)};
+      const int64_t lane = row_lane + c;
+      if (visitors[1].first < visitors[0].last) {
+        scatter_tokens<T, 2>(visitors, shift, dim, weights + lane, grad_scores + lane, grads,
+                             queries, grad_values + offset, grad_keys + offset);
+        continue;
+      }
+      for (int64_t k = 0; k < 2; ++k) {
+        scatter_tokens<T, 1>(visitors + k, shift, dim, weights + lane + k, grad_scores + lane + k,
+                             grads, queries, grad_values + offset + k * dim,
+                             grad_keys + offset + k * dim);
+      }
+    }
+    if (c < last) {
+      const Visitors visitors = visitors_of(c);
+      scatter_tokens<T, 1>(&visitors, shift, dim, weights + row_lane + c,
+                           grad_scores + row_lane + c, grads, queries, grad_values + offset,
+                           grad_keys + offset);
     }
     row_lane += block.chunks * W;
   });
-  for (int q = 0; q < block.queries; ++q) shift[q] = q * block.lanes;
+  for (int q = 0; q < block.queries; ++q) shift[q] = q * block.lanes + block.extra_lane;
+  const Visitors everybody{0, block.queries};
   for (int64_t s = 0; s < problem.extra; ++s) {
-    token({0, block.queries}, shift, block.extra_lane + s, grad_extra_values + s * box.padded_dim,
-          grad_extra_keys + s * box.padded_dim);
+    scatter_tokens<T, 1>(&everybody, shift, dim, weights + s, grad_scores + s, grads, queries,
+                         grad_extra_values + s * dim, grad_extra_keys + s * dim);
   }
 }
 
@@ -142,20 +192,24 @@ inline void weights_and_grads(const Problem& problem, const Block& block, const 
       });
 }
 
-// Calls f(offset in a contiguous [B, X, Y, Z, h, D], offset in scratch rows, fresh) for every token
-// of the box.
+// Calls f(offset in a contiguous [B, X, Y, Z, h, D], offset in scratch rows, tokens, fresh) for
+// runs of the box's tokens along the last axis that are all fresh or all not.
 template <typename T, typename F>
-inline void for_each_token(const Problem& problem, const Tile& tile, const Box<T>& box,
-                           int64_t batch, int64_t head, const F& f) {
+inline void for_each_run(const Problem& problem, const Tile& tile, const Box<T>& box, int64_t batch,
+                         int64_t head, const F& f) {
   int64_t packed = 0;
   const auto fresh = [&](int a, int64_t p) {
     return tile.fresh[a][0] <= p && p < tile.fresh[a][1];
   };
+  const int64_t cut[4] = {tile.key[2][0], tile.fresh[2][0], tile.fresh[2][1], tile.key[2][1]};
   for (int64_t x = tile.key[0][0]; x < tile.key[0][1]; ++x) {
     for (int64_t y = tile.key[1][0]; y < tile.key[1][1]; ++y) {
-      for (int64_t z = tile.key[2][0]; z < tile.key[2][1]; ++z, packed += box.padded_dim) {
-        f(flat_index(problem, tile, problem.kv_heads, batch, head, x, y, z) * box.dim, packed,
-          fresh(0, x) && fresh(1, y) && fresh(2, z));
+      for (int i = 0; i < 3; ++i) {
+        const int64_t tokens = cut[i + 1] - cut[i];
+        if (tokens == 0) continue;
+        f(flat_index(problem, tile, problem.kv_heads, batch, head, x, y, cut[i]) * box.dim, packed,
+          tokens, i == 1 && fresh(0, x) && fresh(1, y));
+        packed += tokens * box.padded_dim;
       }
     }
   }
@@ -182,48 +236,57 @@ void backward(const BackwardArgs<T>& args, const Tile& tile, int64_t batch, int6
   const int64_t extra_size = problem.extra * box.padded_dim;
   fill_zero(buffer.grad_extra_keys, extra_size);
   fill_zero(buffer.grad_extra_values, extra_size);
-  for_each_token(problem, tile, box, batch, kv_head,
-                 [&](int64_t index, int64_t packed, bool fresh) {
-                   if (fresh) {
-                     fill_zero(buffer.grad_keys + packed, box.padded_dim);
-                     fill_zero(buffer.grad_values + packed, box.padded_dim);
-                   } else {
-                     copy_token(args.grad_key + index, box.dim, box.padded_dim, T(1),
-                                buffer.grad_keys + packed);
-                     copy_token(args.grad_value + index, box.dim, box.padded_dim, T(1),
-                                buffer.grad_values + packed);
-                   }
-                 });
+  // Neighbouring tokens of the gradients of keys and values.
+  const int64_t key_step = problem.axis[2].dilation * problem.kv_heads * box.dim;
+  for_each_run(problem, tile, box, batch, kv_head,
+               [&](int64_t index, int64_t packed, int64_t tokens, bool fresh) {
+                 if (fresh) {
+                   fill_zero(buffer.grad_keys + packed, tokens * box.padded_dim);
+                   fill_zero(buffer.grad_values + packed, tokens * box.padded_dim);
+                   return;
+                 }
+                 for (int64_t i = 0; i < tokens; ++i, packed += box.padded_dim) {
+                   copy_token(args.grad_key + index + i * key_step, box.dim, box.padded_dim, T(1),
+                              buffer.grad_keys + packed);
+                   copy_token(args.grad_value + index + i * key_step, box.dim, box.padded_dim, T(1),
+                              buffer.grad_values + packed);
+                 }
+               });
 
   const int64_t ahead = prefetch_distance(in.query, problem, tile);
   const int64_t grad_ahead = prefetch_distance(args.grad_out, problem, tile);
   const int64_t out_ahead = prefetch_distance(args.out, problem, tile);
   const int64_t group = problem.heads / problem.kv_heads;
+  const int64_t query_step = token_step(in.query, problem);
+  const int64_t grad_step = token_step(args.grad_out, problem);
+  const int64_t out_step = token_step(args.out, problem);
+  const int64_t index_step = problem.axis[2].dilation * problem.heads;
   for (int64_t head = kv_head * group; head < (kv_head + 1) * group; ++head) {
     if (in.bias != nullptr) {
       table.load_head(in.bias, head, buffer.bias);
       fill_zero(buffer.grad_bias, table.padded());
     }
     for_each_block<T>(problem, tile, [&](const Block& block) {
+      const auto first = [&](const View<const T>& view) {
+        return token_ptr(view, problem, tile, batch, head, block.x, block.y, block.z);
+      };
+      const T *query = first(in.query), *grad = first(args.grad_out), *out = first(args.out);
+      const int64_t index =
+          flat_index(problem, tile, problem.heads, batch, head, block.x, block.y, block.z);
+      T* grad_query = args.grad_query + index * box.dim;
       T lse[kBlock], delta[kBlock];
-      int64_t index[kBlock];
       for (int q = 0; q < block.queries; ++q) {
-        index[q] =
-            flat_index(problem, tile, problem.heads, batch, head, block.x, block.y, block.z + q);
-        const T* query =
-            token_ptr(in.query, problem, tile, batch, head, block.x, block.y, block.z + q);
-        const T* grad =
-            token_ptr(args.grad_out, problem, tile, batch, head, block.x, block.y, block.z + q);
-        const T* out =
-            token_ptr(args.out, problem, tile, batch, head, block.x, block.y, block.z + q);
         prefetch_token(query + ahead, box.dim);
         prefetch_token(grad + grad_ahead, box.dim);
         prefetch_token(out + out_ahead, box.dim);
-        prefetch_token<true>(args.grad_query + index[q] * box.dim, box.dim);
+        prefetch_token<true>(grad_query + q * index_step * box.dim, box.dim);
         copy_token(query, box.dim, box.padded_dim, scale, buffer.queries + q * box.padded_dim);
         copy_token(grad, box.dim, box.padded_dim, T(1), buffer.grads + q * box.padded_dim);
-        delta[q] = dot(grad, out, box.dim) - args.grad_lse[index[q]];
-        lse[q] = args.lse[index[q]];
+        delta[q] = dot(grad, out, box.dim) - args.grad_lse[index + q * index_step];
+        lse[q] = args.lse[index + q * index_step];
+        query += query_step;
+        grad += grad_step;
+        out += out_step;
       }
       score(block, box, problem, buffer.queries, buffer.keys, buffer.extra_keys, buffer.vectors,
             buffer.weights);
@@ -241,7 +304,7 @@ void backward(const BackwardArgs<T>& args, const Tile& tile, int64_t batch, int6
                  buffer.extra_key_tokens, buffer.result);
       for (int q = 0; q < block.queries; ++q) {
         store_token(buffer.result + q * box.padded_dim, box.dim, scale,
-                    args.grad_query + index[q] * box.dim);
+                    grad_query + q * index_step * box.dim);
       }
       scatter(block, box, problem, windows, buffer.weights, buffer.grad_scores, buffer.grads,
               buffer.queries, buffer.grad_values, buffer.grad_keys, buffer.grad_extra_values,
@@ -253,12 +316,15 @@ void backward(const BackwardArgs<T>& args, const Tile& tile, int64_t batch, int6
         to[i] += buffer.grad_bias[BiasTable<T>::kFront + i];
     }
   }
-  for_each_token(problem, tile, box, batch, kv_head, [&](int64_t index, int64_t packed, bool) {
-    prefetch_token<true>(args.grad_key + index + ahead, box.dim);
-    prefetch_token<true>(args.grad_value + index + ahead, box.dim);
-    store_token(buffer.grad_keys + packed, box.dim, T(1), args.grad_key + index);
-    store_token(buffer.grad_values + packed, box.dim, T(1), args.grad_value + index);
-  });
+  for_each_run(problem, tile, box, batch, kv_head,
+               [&](int64_t index, int64_t packed, int64_t tokens, bool) {
+                 for (int64_t i = 0; i < tokens; ++i, index += key_step, packed += box.padded_dim) {
+                   prefetch_token<true>(args.grad_key + index + ahead, box.dim);
+                   prefetch_token<true>(args.grad_value + index + ahead, box.dim);
+                   store_token(buffer.grad_keys + packed, box.dim, T(1), args.grad_key + index);
+                   store_token(buffer.grad_values + packed, box.dim, T(1), args.grad_value + index);
+                 }
+               });
   for (int64_t s = 0; s < problem.extra; ++s) {
     const int64_t index = ((batch * problem.extra + s) * problem.kv_heads + kv_head) * box.dim;
     for (int64_t d = 0; d < box.dim; ++d) {

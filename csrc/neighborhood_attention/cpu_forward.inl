@@ -1,6 +1,7 @@
 // Forward: per block of queries, scores -> softmax over the whole window -> weighted sum of values.
 #pragma once
 
+#include "common/math.inl"
 #include "neighborhood_attention/cpu_block.inl"
 
 namespace saccade::neighborhood_attention::SACCADE_ISA_NAMESPACE {
@@ -68,24 +69,27 @@ void forward(const ForwardArgs<T>& args, const Tile& tile, int64_t batch, int64_
   finite &= pack_extra_tokens(in.extra_value, problem, batch, kv_head, box, buffer.extra_values);
 
   const int64_t ahead = prefetch_distance(in.query, problem, tile);
+  const int64_t step = token_step(in.query, problem);
   const int64_t group = problem.heads / problem.kv_heads;
+  const int64_t index_step = problem.axis[2].dilation * problem.heads;
+  const T scale = static_cast<T>(problem.scale);
   for (int64_t head = kv_head * group; head < (kv_head + 1) * group; ++head) {
     if (in.bias != nullptr) table.load_head(in.bias, head, buffer.bias);
     for_each_block<T>(problem, tile, [&](const Block& block) {
-      int64_t index[kBlock];
+      const T* query = token_ptr(in.query, problem, tile, batch, head, block.x, block.y, block.z);
+      const int64_t index =
+          flat_index(problem, tile, problem.heads, batch, head, block.x, block.y, block.z);
+      T* out = args.out + index * box.dim;
+      T* lse = args.lse + index;
       for (int q = 0; q < block.queries; ++q) {
-        index[q] =
-            flat_index(problem, tile, problem.heads, batch, head, block.x, block.y, block.z + q);
-        const T* from =
-            token_ptr(in.query, problem, tile, batch, head, block.x, block.y, block.z + q);
-        prefetch_token(from + ahead, box.dim);
-        prefetch_token<true>(args.out + index[q] * box.dim, box.dim);
-        copy_token(from, box.dim, box.padded_dim, static_cast<T>(problem.scale),
+        prefetch_token(query + q * step + ahead, box.dim);
+        prefetch_token<true>(out + q * index_step * box.dim, box.dim);
+        copy_token(query + q * step, box.dim, box.padded_dim, scale,
                    buffer.queries + q * box.padded_dim);
       }
       score(block, box, problem, buffer.queries, buffer.keys, buffer.extra_keys, buffer.vectors,
             buffer.scores);
-      T top[kBlock], sum[kBlock];
+      T top[kBlock], sum[kBlock]{};
       for (int q = 0; q < block.queries; ++q) {
         (in.bias == nullptr ? softmax<T, false>
                             : softmax<T, true>)(problem, block, windows, table, buffer.bias, q,
@@ -93,10 +97,13 @@ void forward(const ForwardArgs<T>& args, const Tile& tile, int64_t batch, int64_
       }
       accumulate(block, box, problem, windows, finite, buffer.scores, buffer.values,
                  buffer.extra_values, buffer.result);
+      T log_sum[kBlock];
+      for (int q = 0; q < block.queries; q += kWidth<T>)
+        store<T>(log_sum + q, log<T>(load(sum + q)));
       for (int q = 0; q < block.queries; ++q) {
         store_token(buffer.result + q * box.padded_dim, box.dim, T(1) / sum[q],
-                    args.out + index[q] * box.dim);
-        args.lse[index[q]] = top[q] + log_of(sum[q]);
+                    out + q * index_step * box.dim);
+        lse[q * index_step] = top[q] + log_sum[q];
       }
     });
   }

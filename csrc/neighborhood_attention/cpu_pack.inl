@@ -17,12 +17,11 @@ inline int64_t round_up(int64_t n) {
   return ceil_div(n, kWidth<T>) * kWidth<T>;
 }
 
-// Row stride of transposed keys: whole vectors behind the last column may be read, and an odd
-// number of vectors keeps the rows of one column in different cache sets.
+// Row stride of transposed keys of which `lanes` are read: an odd number of vectors keeps the rows
+// of one column in different cache sets.
 template <typename T>
-inline int64_t column_stride(int64_t columns) {
-  const int64_t vectors = ceil_div(columns, kWidth<T>) + 1;
-  return (vectors | 1) * kWidth<T>;
+inline int64_t column_stride(int64_t lanes) {
+  return (ceil_div(lanes, kWidth<T>) | 1) * kWidth<T>;
 }
 
 // Takes arrays off one scratch buffer, each at the start of a cache line.
@@ -58,7 +57,10 @@ struct Box {
     columns = size[2];
     dim = problem.head_dim;
     padded_dim = round_up<T>(dim);
-    stride = column_stride<T>(columns + problem.axis[2].stride);
+    // The last window is read in whole vectors.
+    const int64_t last = tile.axis[2].begin[tile.query[2][1] - 1] - begin[2];
+    const int64_t read = last + round_up<T>(problem.axis[2].kernel);
+    stride = column_stride<T>(read < columns ? columns : read);
   }
   int64_t row(int64_t x, int64_t y) const { return (x - begin[0]) * size[1] + (y - begin[1]); }
   int64_t transposed_size() const { return rows * dim * stride; }
@@ -73,6 +75,12 @@ inline const T* token_ptr(const View<const T>& view, const Problem& problem, con
   for (int a = 0; a < 3; ++a)
     p += (tile.group[a] + position[a] * problem.axis[a].dilation) * view.token[a];
   return p;
+}
+
+// From a token to its neighbour in the dilation group, along the last axis.
+template <typename T>
+inline int64_t token_step(const View<const T>& view, const Problem& problem) {
+  return view.token[2] * problem.axis[2].dilation;
 }
 
 // Offset of a token in contiguous [B, X, Y, Z, h].
@@ -102,8 +110,7 @@ inline int64_t prefetch_distance(const View<const T>& view, const Problem& probl
                                  const Tile& tile) {
   constexpr int64_t tokens = 16;
   const int64_t columns = tile.query[2][1] - tile.query[2][0];
-  if (tile.query[1][1] - tile.query[1][0] == 1)
-    return tokens * view.token[2] * problem.axis[2].dilation;
+  if (tile.query[1][1] - tile.query[1][0] == 1) return tokens * token_step(view, problem);
   return ceil_div(tokens, columns) * view.token[1] * problem.axis[1].dilation;
 }
 
@@ -112,17 +119,25 @@ template <typename T>
 inline void transpose(const T* from, int64_t step, int64_t columns, int64_t dim, int64_t stride,
                       int64_t ahead, T* to) {
   constexpr int W = kWidth<T>;
-  for (int64_t c = 0; c < stride; c += W) {
-    const int64_t valid = min(W, columns - c);
-    for (int64_t i = 0; i < valid; ++i) prefetch_token(from + (c + i) * step + ahead, dim);
-    for (int64_t d = 0; d < dim; d += W) {
+  int64_t c = 0;
+  for (; c < columns; c += W) {
+    // Lanes behind the last column repeat it; nobody looks at them.
+    const T* column[W];
+    for (int64_t i = 0; i < W; ++i) column[i] = from + min(c + i, columns - 1) * step;
+    for (int64_t i = 0; i < W; ++i) prefetch_token(column[i] + ahead, dim);
+    int64_t d = 0;
+    for (; d + W <= dim; d += W) {
       Vec<T> square[W];
-      for (int i = 0; i < W; ++i) {
-        square[i] = i < valid ? load_partial(from + (c + i) * step + d, dim - d) : Vec<T>{};
-      }
+      for (int i = 0; i < W; ++i) square[i] = load(column[i] + d);
       transpose_square<T>(square);
-      for (int i = 0; i < min(W, dim - d); ++i) store<T>(to + (d + i) * stride + c, square[i]);
+      for (int i = 0; i < W; ++i) store<T>(to + (d + i) * stride + c, square[i]);
     }
+    for (; d < dim; ++d) {
+      for (int i = 0; i < W; ++i) to[d * stride + c + i] = column[i][d];
+    }
+  }
+  for (; c < stride; c += W) {
+    for (int64_t d = 0; d < dim; ++d) store<T>(to + d * stride + c, Vec<T>{});
   }
 }
 
@@ -143,19 +158,23 @@ inline void store_token(const T* from, int64_t dim, T factor, T* to) {
 template <typename T>
 inline bool copy_tokens(const T* from, int64_t step, int64_t count, const Box<T>& box,
                         int64_t ahead, T* to) {
-  Vec<T> poison{};
-  for (int64_t i = 0; i < count; ++i, to += box.padded_dim) {
-    prefetch_token(from + i * step + ahead, box.dim);
-    copy_token(from + i * step, box.dim, box.padded_dim, T(1), to);
-    for (int64_t d = 0; d < box.padded_dim; d += kWidth<T>) poison += load(to + d) * T(0);
+  // Two sums, so that one does not wait for the other.
+  Vec<T> poison[2]{};
+  for (int64_t i = 0; i < count; ++i, from += step, to += box.padded_dim) {
+    prefetch_token(from + ahead, box.dim);
+    for (int64_t d = 0; d < box.padded_dim; d += kWidth<T>) {
+      const Vec<T> v = load_partial(from + d, box.dim - d);
+      store<T>(to + d, v);
+      poison[d / kWidth<T> % 2] += v * T(0);
+    }
   }
-  return horizontal_sum<T>(poison) == T(0);
+  return horizontal_sum<T>(poison[0] + poison[1]) == T(0);
 }
 
 template <typename T>
 inline void pack_transposed(const View<const T>& view, const Problem& problem, const Tile& tile,
                             int64_t batch, int64_t head, const Box<T>& box, T* to) {
-  const int64_t step = view.token[2] * problem.axis[2].dilation;
+  const int64_t step = token_step(view, problem);
   const int64_t ahead = prefetch_distance(view, problem, tile);
   for (int64_t x = 0; x < box.size[0]; ++x) {
     for (int64_t y = 0; y < box.size[1]; ++y) {
@@ -170,7 +189,7 @@ inline void pack_transposed(const View<const T>& view, const Problem& problem, c
 template <typename T>
 inline bool pack_tokens(const View<const T>& view, const Problem& problem, const Tile& tile,
                         int64_t batch, int64_t head, const Box<T>& box, T* to) {
-  const int64_t step = view.token[2] * problem.axis[2].dilation;
+  const int64_t step = token_step(view, problem);
   const int64_t ahead = prefetch_distance(view, problem, tile);
   bool finite = true;
   for (int64_t x = 0; x < box.size[0]; ++x) {
