@@ -6,6 +6,7 @@ import torch
 from saccade.data import CORRUPTIONS, corrupt, load_data
 from saccade.data.transforms import (
     AUGMENTATIONS,
+    Jitter,
     Normalize,
     augmentation,
     batch_mixing,
@@ -112,3 +113,65 @@ def test_pixelate_makes_blocks_and_keeps_the_mean():
     blocks = corrupt(image, "pixelate").reshape(14, 2, 14, 2).permute(0, 2, 1, 3).reshape(196, 4)
     assert torch.equal(blocks.min(1).values, blocks.max(1).values)
     assert blocks.double().mean().item() == pytest.approx(image.double().mean().item(), abs=1)
+
+
+class TestJitter:
+    def image(self):
+        rng = torch.Generator().manual_seed(0)
+        return torch.rand(3, 2, 6, 9, generator=rng)
+
+    def test_nothing_asked_is_the_identity(self):
+        torch.testing.assert_close(Jitter()(self.image()), self.image())
+
+    def test_mirrors_half(self):
+        images = self.image()[:1].repeat(64, 1, 1, 1)
+        moved = Jitter(mirror=True, seed=0)(images)
+        flipped = [
+            torch.allclose(m, i.flip(2), atol=1e-6) for m, i in zip(moved, images, strict=True)
+        ]
+        same = [torch.allclose(m, i, atol=1e-6) for m, i in zip(moved, images, strict=True)]
+        assert all(a != b for a, b in zip(flipped, same, strict=True))
+        assert 16 < sum(flipped) < 48
+
+    def test_turns_keep_shapes_round(self):
+        """A disc of an oblong image stays itself under any turn: angles are those of pixels."""
+        y, x = torch.meshgrid(torch.arange(21) - 10.0, torch.arange(41) - 20.0, indexing="ij")
+        disc = (8 - (y**2 + x**2).sqrt()).clamp(0, 1)[None, None].repeat(16, 1, 1, 1)
+        torch.testing.assert_close(Jitter(180, seed=0)(disc), disc, rtol=0, atol=0.3)
+
+    def test_shift_is_a_share_of_the_side(self):
+        images = torch.zeros(200, 1, 40, 20)
+        images[:, :, 20, 10] = 1
+        moved = Jitter(shift=0.2, seed=0)(images)
+        rows = (moved.sum((1, 3)) * torch.arange(40)).sum(1) / moved.sum((1, 2, 3))
+        columns = (moved.sum((1, 2)) * torch.arange(20)).sum(1) / moved.sum((1, 2, 3))
+        assert 6.5 < (rows - 20).abs().max() <= 8.01
+        assert 3 < (columns - 10).abs().max() <= 4.01
+
+    def test_zoom_and_brightness(self):
+        images = torch.full((200, 1, 30, 30), 0.9)
+        images[:, :, :10] = images[:, :, 20:] = 0
+        heights = (Jitter(zoom=0.2, seed=0)(images)[:, 0, :, 15] / 0.9).sum(1)
+        assert 7.9 < heights.min() < 8.5
+        assert 11.5 < heights.max() < 12.1
+        bright = Jitter(brightness=0.1, seed=0)(images)
+        assert bright.max() < 0.99 + 1e-6
+        assert Jitter(brightness=0.5, seed=0)(images).max() == 1
+
+    def test_every_image_by_itself_and_by_the_seed(self):
+        images = self.image()[:1].repeat(4, 1, 1, 1)
+        one, two = (Jitter(15, 0.1, 0.1, 0.1, seed=3)(images) for _ in range(2))
+        assert torch.equal(one, two)
+        assert not torch.allclose(one[0], one[1])
+        torch.manual_seed(5)
+        drawn = Jitter(15)(images)
+        torch.manual_seed(5)
+        assert torch.equal(Jitter(15)(images), drawn)
+
+    @pytest.mark.parametrize(
+        ("options", "text"),
+        [({"shift": 1.0}, r"shift must be in \[0, 1\), got 1.0"), ({"degrees": -1}, "got -1")],
+    )
+    def test_mistakes(self, options, text):
+        with pytest.raises(ValueError, match=text):
+            Jitter(**options)

@@ -8,6 +8,7 @@ _CVT = "saccade.models.cvt"
 _DAVIT = "saccade.models.davit"
 _INCEPTION = "saccade.models.inception"
 _KARAT = "saccade.models.karat"
+_LIGHTWEIGHT = "saccade.models.lightweight_cnn"
 _MEDVITV2 = "saccade.models.medvitv2"
 _SPIKING = "saccade.models._spiking"
 
@@ -95,6 +96,20 @@ MAPS: dict[str, list[tuple[str, str]]] = {
         ("scores, operator, values", f"{_KARAT}:Attention.forward"),
         ("the four arms of the reproduction", "saccade.systems.karat:run"),
         ("rank of the attention", "saccade.systems.karat:attention_rank"),
+    ],
+    "lightweight_cnn": [
+        ("layers and sizes", f"{_LIGHTWEIGHT}:LightweightCNNConfig"),
+        ("one of the two networks", f"{_LIGHTWEIGHT}:Branch"),
+        ("convolution of 3 x 3, ReLU, pooling", f"{_LIGHTWEIGHT}:ConvBlock.forward"),
+        ("the unified network", f"{_LIGHTWEIGHT}:LightweightCNN"),
+        ("outputs of the branches, joined, to the head", f"{_LIGHTWEIGHT}:LightweightCNN.pool"),
+        ("dense layers as convolutions", f"{_LIGHTWEIGHT}:FullyConv.forward"),
+        ("augmentation: turn, shift, zoom, brightness", "saccade.data:Jitter"),
+        ("stage 1: two inputs, two outputs, one loss", "saccade.learn.dual:DualInputOutput.loss"),
+        ("stage 2: images and augmentation", "saccade.learn.dual:UnionModule.training_step"),
+        ("stage 2: progressive unfreezing", "saccade.learn.unfreezing:ProgressiveUnfreezer.enter"),
+        ("both stages", "saccade.learn:two_stage"),
+        ("the four arms of the reproduction", "saccade.systems.lightweight_cnn:run"),
     ],
     "medvitv2": [
         ("stem, stages, head", f"{_MEDVITV2}:MedViTV2"),

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from saccade.data._images import ImageData, Images
     from saccade.data.corruptions import CORRUPTIONS, corrupt
     from saccade.data.datamodule import ImageDataModule
-    from saccade.data.transforms import AUGMENTATIONS
+    from saccade.data.transforms import AUGMENTATIONS, Jitter
 
 __all__ = [
     "AUGMENTATIONS",
@@ -23,6 +23,7 @@ __all__ = [
     "ImageData",
     "ImageDataModule",
     "Images",
+    "Jitter",
     "corrupt",
     "list_data",
     "load_data",
@@ -34,6 +35,7 @@ _LAZY = {
     "ImageData": "saccade.data._images",
     "ImageDataModule": "saccade.data.datamodule",
     "Images": "saccade.data._images",
+    "Jitter": "saccade.data.transforms",
     "corrupt": "saccade.data.corruptions",
 }
 

@@ -4,9 +4,11 @@ model's input.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 
 import torch
+import torch.nn.functional as nnf
 from torch import Tensor
 from torchvision.transforms import v2
 from torchvision.transforms.v2 import functional as F
@@ -127,3 +129,67 @@ def batch_mixing(mixup: float, cutmix: float, num_classes: int) -> v2.Transform 
     if not chosen:
         return None
     return chosen[0] if len(chosen) == 1 else v2.RandomChoice(chosen)
+
+
+class Jitter:
+    """Turn, shift, zoom and brighten every image of a batch by numbers of its own.
+
+    All are uniform; pixels from outside are 0. One bilinear sampling of the batch, where it lies.
+
+    Args:
+        degrees: largest turn, in degrees.
+        shift: largest shift along each axis, as a share of the side.
+        zoom: largest change of scale, as a share.
+        brightness: largest change of brightness, as a share; values are cut to [0, 1].
+        mirror: mirror half of the images.
+        seed: of the numbers; None draws them from torch's global generator.
+
+    Raises:
+        ValueError: a share is not in [0, 1), or the turn is not in [0, 180].
+
+    >>> Jitter(15)(torch.rand(4, 1, 28, 28)).shape
+    torch.Size([4, 1, 28, 28])
+    """
+
+    def __init__(
+        self,
+        degrees: float = 0.0,
+        shift: float = 0.0,
+        zoom: float = 0.0,
+        brightness: float = 0.0,
+        mirror: bool = False,
+        seed: int | None = None,
+    ) -> None:
+        for name, value in (("shift", shift), ("zoom", zoom), ("brightness", brightness)):
+            if not 0 <= value < 1:
+                raise ValueError(f"{name} must be in [0, 1), got {value}.")
+        if not 0 <= degrees <= 180:
+            raise ValueError(f"degrees must be in [0, 180], got {degrees}.")
+        self.degrees, self.shift, self.zoom, self.brightness = degrees, shift, zoom, brightness
+        self.mirror = mirror
+        self.rng = None if seed is None else torch.Generator().manual_seed(seed)
+
+    def _draw(self, count: int, largest: float) -> Tensor:
+        # on the CPU, so that every device sees the same numbers
+        return (2 * torch.rand(count, generator=self.rng) - 1) * largest
+
+    def __call__(self, images: Tensor) -> Tensor:
+        """Apply to a float batch [B, C, H, W] with values in [0, 1]."""
+        count, _, height, width = images.shape
+        angle = self._draw(count, math.radians(self.degrees))
+        scale = 1 / (1 + self._draw(count, self.zoom))
+        shift = [self._draw(count, 2 * self.shift) for _ in range(2)]
+        flip = torch.ones(count)
+        if self.mirror:
+            flip = 1 - 2 * torch.randint(2, (count,), generator=self.rng).float()
+        # maps positions of the output to those of the input, in units of half the sides
+        cos, sin, ratio = scale * angle.cos(), scale * angle.sin(), height / width
+        rows = [
+            torch.stack([flip * cos, -sin * ratio, shift[0]], 1),
+            torch.stack([flip * sin / ratio, cos, shift[1]], 1),
+        ]
+        theta = torch.stack(rows, 1).to(images)
+        grid = nnf.affine_grid(theta, list(images.shape), align_corners=False)
+        moved = nnf.grid_sample(images, grid, align_corners=False)
+        gain = 1 + self._draw(count, self.brightness).to(images)
+        return (moved * gain[:, None, None, None]).clamp(0, 1)

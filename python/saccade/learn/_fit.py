@@ -35,6 +35,7 @@ NOISE = (
     r".*was not set up in the trainer.*",
     r".*`isinstance\(treespec, LeafSpec\)`.*",
     r".*set_float32_matmul_precision.*",
+    r".*in eval mode at the start of training.*",
 )
 
 # What a run leaves in its folder, and a new run there takes away first.
