@@ -10,6 +10,7 @@ from saccade.models import (
     max_former,
     max_resnet,
     medvitv2,
+    mixformer,
 )
 from saccade.models._classifier import Classifier, DefaultCfg, FeatureExtractor, FeatureInfo
 from saccade.models._registry import (
@@ -50,6 +51,7 @@ __all__ = [
     "max_former",
     "max_resnet",
     "medvitv2",
+    "mixformer",
     "register_model",
     "save_weights",
 ]
