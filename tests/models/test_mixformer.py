@@ -1,12 +1,15 @@
 """mixFormer: parameter counts, the three kinds of attention, what the class token does."""
 
 import math
+import time
 from typing import Any
 
 import pytest
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.utils.flop_counter import FlopCounterMode
 
 from saccade.models import create_model, load_model, mixformer, save_weights
 from saccade.models._cosformer import CHUNK, cosformer_attention
@@ -290,24 +293,41 @@ def test_compiles_in_one_graph() -> None:
     torch.testing.assert_close(compiled(images), model(images))
 
 
-@pytest.mark.slow
 def test_cosformer_doubles_where_softmax_quadruples() -> None:
-    import time
+    def work(kind: str, tokens: int) -> int:
+        q = torch.zeros(1, 2, tokens, 64)
+        layer = ATTENTION[kind](8, 2, MixFormerConfig())
+        # products of a fused kernel are not counted
+        with sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter:
+            layer.mix(q, q, q)
+        return counter.get_total_flops()
 
+    assert work("cosformer", 4096) == 2 * work("cosformer", 2048)
+    assert work("softmax", 4096) == 4 * work("softmax", 2048)
+    # the column of ones is the denominator's, which the published model leaves out
+    assert work("cosformer", 2048) == 2 * ATTENTION["cosformer"].macs(2048, 128, 64) * 65 // 64
+    assert work("softmax", 2048) == 2 * ATTENTION["softmax"].macs(2048, 128, 64)
+
+
+@pytest.mark.slow
+def test_time_grows_as_the_work_does() -> None:
     def seconds(kind: str, tokens: int) -> float:
         q = torch.randn(1, 2, tokens, 64)
-        best = math.inf
-        for _ in range(5):
-            started = time.perf_counter()
-            if kind == "cosformer":
-                cosformer_attention(q, q, q)
-            else:
-                (q @ q.mT).softmax(-1) @ q
-            best = min(best, time.perf_counter() - started)
-        return best
+        layer = ATTENTION[kind](8, 2, MixFormerConfig())
+        times = []
+        for _ in range(7):
+            started = time.process_time()
+            layer.mix(q, q, q)
+            times.append(time.process_time() - started)
+        return min(times)
 
-    linear = seconds("cosformer", 8192) / seconds("cosformer", 2048)
-    square = seconds("softmax", 8192) / seconds("softmax", 2048)
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        linear = seconds("cosformer", 16384) / seconds("cosformer", 4096)
+        square = seconds("softmax", 16384) / seconds("softmax", 4096)
+    finally:
+        torch.set_num_threads(threads)
     assert linear < 8 < square
 
 
