@@ -11,6 +11,7 @@ from saccade.models import (
     max_former,
     max_resnet,
     medvitv2,
+    mixformer,
 )
 from saccade.models._classifier import Classifier, DefaultCfg, FeatureExtractor, FeatureInfo
 from saccade.models._registry import (
@@ -52,6 +53,7 @@ __all__ = [
     "max_former",
     "max_resnet",
     "medvitv2",
+    "mixformer",
     "register_model",
     "save_weights",
 ]
