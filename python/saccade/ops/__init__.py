@@ -6,6 +6,7 @@ from saccade.ops._scan_conv import causal_conv1d, causal_conv1d_update
 from saccade.ops._scan_ssd import ssd_scan
 from saccade.ops._select import explain
 from saccade.ops._spiking_linear import spike_linear
+from saccade.ops._statevector_program import Program, constant, input, instruction, param
 from saccade.ops.gem import agem_project, gem_project, gem_project_
 from saccade.ops.kan import group_rational, kan_basis, kan_linear
 from saccade.ops.logpolar import logpolar_inverse, logpolar_sample
@@ -16,16 +17,23 @@ from saccade.ops.transport import OTResult, sinkhorn, sinkhorn_divergence, sinkh
 
 __all__ = [
     "OTResult",
+from saccade.ops.statevector import probabilities, sample, statevector, statevector_expval
+
+__all__ = [
+    "Program",
     "affine_lif",
     "agem_project",
     "causal_conv1d",
     "causal_conv1d_update",
     "combine",
+    "constant",
     "explain",
     "gem_project",
     "gem_project_",
     "gram_dot",
     "group_rational",
+    "input",
+    "instruction",
     "kan_basis",
     "kan_linear",
     "lif",
@@ -37,10 +45,15 @@ __all__ = [
     "na3d",
     "neighborhood_attention",
     "nnqp",
+    "param",
+    "probabilities",
+    "sample",
     "selective_scan",
     "sinkhorn",
     "sinkhorn_divergence",
     "sinkhorn_points",
     "spike_linear",
     "ssd_scan",
+    "statevector",
+    "statevector_expval",
 ]

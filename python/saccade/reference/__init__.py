@@ -7,6 +7,7 @@ from saccade.reference.neighborhood_attention import neighborhood_attention
 from saccade.reference.scan import causal_conv1d, selective_scan, ssd_scan
 from saccade.reference.spiking import lif, spike_linear
 from saccade.reference.transport import point_costs, sinkhorn, sinkhorn_gradients
+from saccade.reference.statevector import statevector, statevector_expval
 
 __all__ = [
     "causal_conv1d",
@@ -27,4 +28,6 @@ __all__ = [
     "sinkhorn_gradients",
     "spike_linear",
     "ssd_scan",
+    "statevector",
+    "statevector_expval",
 ]
