@@ -1,0 +1,7 @@
+"""Quantum circuits: building, encodings, Qiskit in and out, cutting, hybrid networks."""
+
+from saccade.quantum._angle import Angle, feature, param
+from saccade.quantum._from_qiskit import from_qiskit
+from saccade.quantum.circuit import Circuit
+
+__all__ = ["Angle", "Circuit", "feature", "from_qiskit", "param"]
