@@ -6,6 +6,7 @@ from saccade.reference.logpolar import logpolar_inverse, logpolar_sample
 from saccade.reference.neighborhood_attention import neighborhood_attention
 from saccade.reference.scan import causal_conv1d, selective_scan, ssd_scan
 from saccade.reference.spiking import lif, spike_linear
+from saccade.reference.statevector import statevector, statevector_expval
 
 __all__ = [
     "causal_conv1d",
@@ -23,4 +24,6 @@ __all__ = [
     "selective_scan",
     "spike_linear",
     "ssd_scan",
+    "statevector",
+    "statevector_expval",
 ]
