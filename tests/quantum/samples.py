@@ -8,8 +8,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from saccade.reference.statevector import statevector as _run
 from saccade.quantum import Circuit, feature, param
+from saccade.reference.statevector import statevector as _run
 
 # name: wires, angles
 ONE_GATE = {
@@ -33,7 +33,9 @@ CONTROLLED = (
 def single(name: str) -> Circuit:
     """One gate between layers that leave no symmetry."""
     wires, angles = ONE_GATE[name]
-    return around(lambda c: getattr(c, name)(*range(wires), *(0.3 + 0.9 * i for i in range(angles))))
+    return around(
+        lambda c: getattr(c, name)(*range(wires), *(0.3 + 0.9 * i for i in range(angles)))
+    )
 
 
 def around(middle, n: int = 4) -> Circuit:

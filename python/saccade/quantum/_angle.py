@@ -121,7 +121,7 @@ def _number(value: float) -> str:
     """Multiples of pi as such."""
     for divisor in (1, 2, 3, 4, 6, 8, 16):
         times = value * divisor / math.pi
-        if value and round(times) and abs(times) < 33 and abs(times - round(times)) < 1e-12:
+        if 0.1 < abs(times) < 33 and round(times) and abs(times - round(times)) < 1e-12:
             whole = round(times)
             text = {1: "pi", -1: "-pi"}.get(whole, f"{whole}*pi")
             return text if divisor == 1 else f"{text}/{divisor}"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from numbers import Integral
 from typing import Any
 
 import torch
@@ -113,12 +114,19 @@ def make(
     matrix: Any = None,
 ) -> Operation:
     """Check a gate as saccade.ops does; names and arguments are those of its `instruction`."""
+    wires, controls = _plain(wires), _plain(controls)
     given = [angle(a) for a in angles]
     slots = [gates.param(i) for i in range(len(given))]
     entry = gates.instruction(name, wires, slots, controls=controls, pauli=pauli, matrix=matrix)
     # the canonical gate may have other angles: multiples of those that were given
     own = tuple(given[v.index] * v.coefficient + v.offset for v in entry.values)
     return Operation(entry.name, entry.wires, own, entry.controls, entry.pauli, entry.matrix)
+
+
+def _plain(wires: int | Sequence[int]) -> tuple[int, ...]:
+    """Integers of numpy as Python's."""
+    listed = [wires] if isinstance(wires, (int, Integral)) else list(wires)
+    return tuple(int(w) if isinstance(w, Integral) and type(w) is not bool else w for w in listed)
 
 
 def constant_matrix(operation: Operation) -> Tensor:

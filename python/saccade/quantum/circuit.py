@@ -39,6 +39,7 @@ class Circuit(GateMethods):
 
     Notes: Wire 0 is the most significant bit of a state's index; Qiskit's qubit k is wire k.
 
+    >>> from saccade.quantum import feature, param
     >>> circuit = Circuit(2).ry(0, feature(0)).rx(1, "a").cx(0, 1).rz(1, 2 * param("a"))
     >>> circuit.parameters, circuit.n_inputs, len(circuit)
     (('a',), 1, 4)
