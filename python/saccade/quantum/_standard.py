@@ -23,7 +23,7 @@ def standard(operation: Operation) -> list[Operation]:
     """Return the same as gates of :data:`STANDARD`; barriers and marks stay."""
     if not operation.is_gate or len(operation.controls) in STANDARD.get(operation.name, ()):
         return [operation]
-    return [step for part in _once(operation) for step in standard(part)]
+    return [step for part in once(operation) for step in standard(part)]
 
 
 def _gate(
@@ -32,7 +32,7 @@ def _gate(
     return Operation(name, wires, tuple(map(angle, angles)), controls)
 
 
-def _once(o: Operation) -> list[Operation]:
+def once(o: Operation) -> list[Operation]:
     """One step towards standard gates; what stands in a conjugation needs no controls."""
     name, c = o.name, o.controls
     if name == "unitary":

@@ -270,18 +270,20 @@ class Circuit(GateMethods):
         encoding is not part of a program: hand :meth:`initial_state` to it.
         """
         if self._program is None:
-            entries = []
-            for operation in self._operations:
-                if operation.is_gate:
-                    for part in operation.split():
-                        values = tuple(self._value(a) for a in part.angles)
-                        entries.append(entry(part, values))
-            self._program = Program(
-                self.n_wires, tuple(entries), n_params=self.n_params, n_inputs=self.n_inputs
-            )
+            self._program = self.piece(self.n_wires, self._operations)
         return self._program
 
-    def _value(self, given: Angle) -> Value:
+    def piece(self, n_wires: int, operations: Iterable[Operation]) -> Program:
+        """Return a program of other steps that reads the same params and inputs."""
+        entries = []
+        for operation in operations:
+            if operation.is_gate:
+                for part in operation.split():
+                    entries.append(entry(part, tuple(self.value(a) for a in part.angles)))
+        return Program(n_wires, tuple(entries), n_params=self.n_params, n_inputs=self.n_inputs)
+
+    def value(self, given: Angle) -> Value:
+        """Return an angle of at most one symbol as programs hold it."""
         if not given.terms:
             return gates.constant(given.constant)
         ((symbol, coefficient),) = given.terms
