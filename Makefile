@@ -20,7 +20,7 @@ $(shell mkdir -p build; find python triton_kernels bench -name '*.py' | sort > b
   cmp -s build/files.new build/files && rm build/files.new || mv build/files.new build/files)
 # Tests that share the cores: one file a time on each.
 PARALLEL := -n auto --dist loadfile
-ALONGSIDE := $(wildcard $(addprefix tests/,compress cuda models nn ops reference systems)) tests/triton/test_compile.py
+ALONGSIDE := $(wildcard $(addprefix tests/,compress cuda models nn ops quantum reference systems)) tests/triton/test_compile.py
 PYTHON_SOURCES := python triton_kernels bench tests tools
 CPP_SOURCES := $(filter %.h %.cpp %.inl %.cu %.cuh,$(SOURCES))
 

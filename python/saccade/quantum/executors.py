@@ -1,0 +1,344 @@
+"""Running circuits elsewhere: on qiskit-aer, or on any primitive of Qiskit, devices included."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+
+from saccade._extras import require
+from saccade.ops._statevector_program import PauliSums, Program, pauli_sums
+from saccade.quantum._angle import Angle, feature
+from saccade.quantum._operation import ADDITIVE, Operation
+from saccade.quantum._standard import once
+from saccade.quantum._to_qiskit import preparation, to_qiskit
+from saccade.quantum.circuit import Circuit
+
+BASIS = [
+    "id",
+    "h",
+    "x",
+    "y",
+    "z",
+    "s",
+    "sdg",
+    "t",
+    "tdg",
+    "sx",
+    "rx",
+    "ry",
+    "rz",
+    "p",
+    "cx",
+    "cz",
+    "cp",
+    "swap",
+    "rzz",
+    "unitary",
+]
+MAX_PREPARED = 32
+
+
+class PrimitiveExecutor:
+    """Expectation values from a V2 primitive of Qiskit, in place of statevector_expval.
+
+    An instance is called as saccade.ops.statevector_expval is, and `QuantumLayer` takes it as its
+    executor, so that a model trained on state vectors runs on a device, or trains on it: gradients
+    come from the parameter-shift rule, exact for every gate, with two circuits an angle.
+
+    Args:
+        primitive: an EstimatorV2 or SamplerV2, of whatever provider; None (default): qiskit-aer's
+            estimator, exact.
+        precision: for an estimator, the standard error to aim at; None: the primitive's default.
+        shots: for a sampler, likewise.
+        pass_manager: compiles circuits for a device, as
+            qiskit.transpiler.generate_preset_pass_manager makes it; None (default): to gates that
+            every simulator knows.
+
+    Raises:
+        ImportError: Qiskit, or without a primitive qiskit-aer, is missing.
+        TypeError: primitive is neither an estimator nor a sampler.
+
+    Notes: A backward pass runs 2 G circuits a sample for G gates with angles that are not constant.
+
+    >>> from saccade.quantum import Circuit, PrimitiveExecutor
+    >>> from qiskit.primitives import StatevectorEstimator
+    >>> run = PrimitiveExecutor(StatevectorEstimator())
+    >>> t = torch.tensor([0.5], requires_grad=True)
+    >>> run(Circuit(1).ry(0, "t"), t, None, ["Z"]).detach()  # cos t
+    tensor([[0.8776]])
+    """
+
+    def __init__(
+        self,
+        primitive: Any = None,
+        *,
+        precision: float | None = None,
+        shots: int | None = None,
+        pass_manager: Any = None,
+    ) -> None:
+        base = require("qiskit.primitives", extra="quantum", purpose="PrimitiveExecutor")
+        if primitive is None:
+            aer = require("qiskit_aer.primitives", extra="quantum", purpose="PrimitiveExecutor")
+            primitive = aer.EstimatorV2()
+        self.samples = isinstance(primitive, base.BaseSamplerV2)
+        if not self.samples and not isinstance(primitive, base.BaseEstimatorV2):
+            raise TypeError(
+                f"primitive must be an EstimatorV2 or a SamplerV2, got {type(primitive).__name__}."
+            )
+        self.primitive, self.precision, self.shots = primitive, precision, shots
+        self._pass_manager = pass_manager
+        self._prepared: dict[Program, Prepared] = {}
+
+    def __call__(
+        self,
+        program: Program | Circuit,
+        params: Tensor | None = None,
+        inputs: Tensor | None = None,
+        observables: Any = (),
+        *,
+        state: Tensor | None = None,
+        dtype: torch.dtype = torch.complex64,
+        grad: str = "adjoint",
+        backend: str = "auto",
+    ) -> Tensor:
+        """Return the expectation values [B, K].
+
+        Args:
+            program: a Program or a Circuit.
+            params: [P], shared.
+            inputs: [B, Pb], per sample.
+            observables: K Pauli strings or {string: coefficient}, letter 0 for wire 0.
+            state: amplitudes [B, 2**n] to start from, without gradients.
+            dtype: complex64 gives float32, complex128 float64.
+            grad: "none" for no gradients; anything else is the shift rule.
+            backend: ignored: it names kernels.
+
+        Raises:
+            ValueError: shapes do not fit.
+            NotImplementedError: state asks for a gradient.
+        """
+        circuit = program if isinstance(program, Circuit) else None
+        if circuit is not None:
+            state = circuit.initial_state(inputs) if state is None else state
+        program = program.program() if isinstance(program, Circuit) else program
+        for name, tensor, size in (("params", params, program.n_params), ("inputs", inputs, None)):
+            if tensor is None and (size or (name == "inputs" and program.n_inputs)):
+                raise ValueError(f"{name} must not be None: the program reads them.")
+        if params is not None and tuple(params.shape) != (program.n_params,):
+            raise ValueError(
+                f"params must have shape ({program.n_params},), got {tuple(params.shape)}."
+            )
+        if inputs is not None and (inputs.dim() != 2 or inputs.shape[1] != program.n_inputs):
+            raise ValueError(
+                f"inputs must have shape (B, {program.n_inputs}), got {tuple(inputs.shape)}."
+            )
+        if state is not None and state.requires_grad and grad != "none":
+            raise NotImplementedError("primitives give no gradient to state: detach it.")
+        sums = pauli_sums(observables, program.n_wires)
+        prepared = self._prepare(program)
+        angles = prepared.angles(params, inputs)
+        batch = max(len(angles), 1 if state is None else len(state))
+        angles = angles.expand(batch, -1)
+        real = torch.float64 if dtype == torch.complex128 else torch.float32
+        if not sums or not len(angles):
+            return torch.zeros(len(angles), len(sums), dtype=real)
+        if grad == "none":
+            angles = angles.detach()
+        values: Tensor = _Shift.apply(angles, self, prepared, sums, state)
+        return values.to(real)
+
+    def _prepare(self, program: Program) -> Prepared:
+        found = self._prepared.get(program)
+        if found is None:
+            if len(self._prepared) >= MAX_PREPARED:
+                self._prepared.pop(next(iter(self._prepared)))
+            found = self._prepared[program] = prepare(program)
+        return found
+
+    def run(
+        self, prepared: Prepared, angles: Tensor, sums: PauliSums, state: Tensor | None
+    ) -> Tensor:
+        """Values [..., B, K] of angles [..., B, S], float64."""
+        numbers = angles.detach().double().cpu()
+        if state is None:
+            return self._batch(prepared, prepared.circuit, numbers, sums)
+        columns = []
+        for b, amplitudes in enumerate(state.expand(numbers.shape[-2], -1)):
+            whole = prepared.circuit.copy_empty_like()
+            whole.append(preparation(amplitudes), whole.qubits)
+            whole.compose(prepared.circuit, inplace=True)
+            columns.append(self._batch(prepared, whole, numbers[..., b : b + 1, :], sums))
+        return torch.cat(columns, -2)
+
+    def _compile(self, circuit: Any) -> Any:
+        if self._pass_manager is None:
+            q = require("qiskit.transpiler", extra="quantum", purpose="PrimitiveExecutor")
+            make = q.generate_preset_pass_manager
+            self._pass_manager = make(optimization_level=1, basis_gates=BASIS)
+        return self._pass_manager.run(circuit)
+
+    def _batch(self, prepared: Prepared, circuit: Any, numbers: Tensor, sums: PauliSums) -> Tensor:
+        names = prepared.parameters
+        values = {p: numbers[..., i].numpy() for i, p in enumerate(names)} or None
+        run = self._sampler if self.samples else self._estimator
+        found = run(circuit, values, sums)
+        if values is None:
+            found = found.expand(*numbers.shape[:-1], -1)
+        return found
+
+    def _estimator(self, circuit: Any, values: Any, sums: PauliSums) -> Tensor:
+        info = require("qiskit.quantum_info", extra="quantum", purpose="PrimitiveExecutor")
+        compiled = self._compile(circuit)
+        shape = (len(sums), *(1,) * (0 if values is None else next(iter(values.values())).ndim))
+        operators = []
+        for terms in sums:
+            pairs = [(word[::-1], coefficient) for coefficient, word in terms]
+            empty = [("I" * circuit.num_qubits, 0.0)]
+            operator = info.SparsePauliOp.from_list(pairs or empty)
+            operators.append(operator.apply_layout(compiled.layout))
+        grid = _grid(operators, shape)
+        job = self.primitive.run([(compiled, grid, values)], precision=self.precision)
+        return torch.as_tensor(job.result()[0].data.evs, dtype=torch.float64).movedim(0, -1)
+
+    def _sampler(self, circuit: Any, values: Any, sums: PauliSums) -> Tensor:
+        info = require("qiskit.quantum_info", extra="quantum", purpose="PrimitiveExecutor")
+        words = list(dict.fromkeys(word for terms in sums for _, word in terms))
+        groups = commuting(words)
+        pubs = []
+        for basis, _ in groups:
+            measured = circuit.copy()
+            for wire, letter in enumerate(basis):
+                if letter == "Y":
+                    measured.sdg(wire)
+                if letter in "XY":
+                    measured.h(wire)
+            measured.measure_all()
+            pubs.append((self._compile(measured), values))
+        results = self.primitive.run(pubs, shots=self.shots).result()
+        found: dict[str, Tensor] = {}
+        for (_, members), result in zip(groups, results, strict=True):
+            for word in members:
+                label = "".join("I" if letter == "I" else "Z" for letter in word[::-1])
+                mean = result.data.meas.expectation_values(info.SparsePauliOp(label))
+                found[word] = torch.as_tensor(mean, dtype=torch.float64)
+        zero = next(iter(found.values())) * 0 if found else torch.zeros(())
+        return torch.stack([sum((c * found[w] for c, w in t), zero) for t in sums], -1)
+
+
+def _grid(operators: list[Any], shape: tuple[int, ...]) -> Any:
+    """Nested lists of operators of this shape."""
+    grid: Any = operators
+    for _ in shape[1:]:
+        grid = [[entry] for entry in grid] if grid is operators else _deeper(grid)
+    return grid
+
+
+def _deeper(grid: Any) -> Any:
+    return [_deeper(entry) for entry in grid] if isinstance(grid, list) else [grid]
+
+
+def commuting(words: Sequence[str]) -> list[tuple[str, list[str]]]:
+    """Groups of words that one basis measures: (the basis, its words), greedily."""
+    groups: list[tuple[str, list[str]]] = []
+    for word in words:
+        for k, (basis, members) in enumerate(groups):
+            if all("I" in pair or pair[0] == pair[1] for pair in zip(basis, word, strict=True)):
+                merged = "".join(a if a != "I" else b for a, b in zip(basis, word, strict=True))
+                groups[k] = (merged, [*members, word])
+                break
+        else:
+            groups.append((word, [word]))
+    return groups
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """A program as Qiskit's circuit in which every angle is a parameter of its own.
+
+    Attributes:
+        circuit: the circuit.
+        parameters: its parameters, in the order of the angles.
+        symbols: what each angle is made of.
+        source: the circuit whose slots the symbols name.
+    """
+
+    circuit: Any
+    parameters: tuple[Any, ...]
+    symbols: tuple[Angle, ...]
+    source: Circuit
+
+    def angles(self, params: Tensor | None, inputs: Tensor | None) -> Tensor:
+        """Every angle [B, S], differentiable, float64."""
+        batch = 1 if inputs is None else inputs.shape[0]
+        columns = []
+        for angle in self.symbols:
+            value = self.source.value(angle)
+            given = params if value.source == "param" else inputs
+            assert given is not None
+            column = value.coefficient * given[..., value.index].double() + value.offset
+            columns.append(column.cpu().expand(batch))
+        if not columns:
+            return torch.zeros(batch, 0, dtype=torch.float64)
+        return torch.stack(columns, -1)
+
+
+def prepare(program: Program) -> Prepared:
+    """Give every angle that is not constant a place of its own."""
+    source = Circuit.from_program(program)
+    flat = Circuit(program.n_wires)
+    symbols: list[Angle] = []
+    for operation in source.operations:
+        for step in shiftable(operation):
+            if step.angles and step.angles[0].terms:
+                symbols.append(step.angles[0])
+                step = replace(step, angles=(feature(len(symbols) - 1),))
+            flat.append(step)
+    exported = to_qiskit(flat)
+    order = sorted(exported.columns, key=lambda column: column[2])
+    return Prepared(exported.circuit, tuple(c[0] for c in order), tuple(symbols), source)
+
+
+def shiftable(o: Operation) -> list[Operation]:
+    """The same as gates whose angles, where not constant, have generators of two eigenvalues."""
+    if all(not a.terms for a in o.angles):
+        return [o]
+    if o.name == "gphase":
+        return []  # no expectation value sees it
+    if o.name == "p" or (o.name in ADDITIVE and not o.controls):
+        return o.split()
+    steps = o.factors() if o.name in ("u3", "rot") else once(o)
+    return [part for step in steps for part in shiftable(step)]
+
+
+class _Shift(torch.autograd.Function):
+    """Values [B, K] of angles [B, S]; backwards by (f(t + pi/2) - f(t - pi/2)) / 2."""
+
+    @staticmethod
+    def forward(
+        ctx: Any,
+        angles: Tensor,
+        executor: PrimitiveExecutor,
+        prepared: Prepared,
+        sums: PauliSums,
+        state: Tensor | None,
+    ) -> Tensor:
+        ctx.save_for_backward(angles)
+        ctx.rest = (executor, prepared, sums, state)
+        return executor.run(prepared, angles, sums, state)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None, None, None]:
+        (angles,) = ctx.saved_tensors
+        executor, prepared, sums, state = ctx.rest
+        steps = torch.eye(angles.shape[-1], dtype=angles.dtype)[:, None] * (torch.pi / 2)
+        shifted = torch.cat([angles + steps, angles - steps])
+        values = executor.run(prepared, shifted, sums, state)
+        plus, minus = values.chunk(2)
+        slopes = ((plus - minus) / 2 * gradient).sum(-1)
+        return slopes.mT, None, None, None, None
