@@ -6,7 +6,14 @@ from saccade.ops._scan_conv import causal_conv1d, causal_conv1d_update
 from saccade.ops._scan_ssd import ssd_scan
 from saccade.ops._select import explain
 from saccade.ops._spiking_linear import spike_linear
-from saccade.ops._statevector_program import Program, constant, input, instruction, param
+from saccade.ops._statevector_program import (
+    Program,
+    constant,
+    input,
+    instruction,
+    param,
+    pauli_sums,
+)
 from saccade.ops.gem import agem_project, gem_project, gem_project_
 from saccade.ops.kan import group_rational, kan_basis, kan_linear
 from saccade.ops.logpolar import logpolar_inverse, logpolar_sample
@@ -46,6 +53,7 @@ __all__ = [
     "neighborhood_attention",
     "nnqp",
     "param",
+    "pauli_sums",
     "probabilities",
     "sample",
     "selective_scan",

@@ -19,11 +19,12 @@ LANES = 16
 
 
 class Plan(NamedTuple):
-    """What the planner made of a program: its streams, and the bits that are left of its wires."""
+    """What the planner made of a program: streams, the bits left of its wires, and K."""
 
     ints: Tensor
     floats: Tensor
     bits: int
+    observables: int
 
 
 @functools.lru_cache(maxsize=256)
@@ -44,7 +45,8 @@ def plan(program: Program, zero: bool, little: bool, sums: PauliSums | None) -> 
         owners, letters, coefficients,
     )  # fmt: skip
     numbers = torch.tensor(streams[0], dtype=torch.int32)
-    return Plan(numbers, torch.tensor(streams[1], dtype=torch.float64), streams[0][0])
+    floats = torch.tensor(streams[1], dtype=torch.float64)
+    return Plan(numbers, floats, streams[0][0], len(sums or ()))
 
 
 def _forward_fake(
@@ -113,12 +115,11 @@ class Expectations(torch.autograd.Function):
     """values [B, K]; backward goes through the circuit in reverse with two states."""
 
     @staticmethod
-    def forward(  # type: ignore[override]
-        ctx: Any, params: Tensor, inputs: Tensor, state: Tensor | None, plan: Plan, count: int,
-        rung: str,
+    def forward(
+        ctx: Any, params: Tensor, inputs: Tensor, state: Tensor | None, plan: Plan, rung: str
     ) -> Tensor:  # fmt: skip
         values, kept = kernel(rung, "statevector_expval_forward")(
-            params, inputs, state, plan.ints, plan.floats, plan.bits, count, True
+            params, inputs, state, plan.ints, plan.floats, plan.bits, plan.observables, True
         )
         ctx.save_for_backward(params, inputs, state, kept)
         ctx.plan, ctx.rung = plan, rung
@@ -127,19 +128,19 @@ class Expectations(torch.autograd.Function):
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, grad_values: Tensor) -> Any:  # type: ignore[override]
+    def backward(ctx: Any, grad_values: Tensor) -> Any:
         params, inputs, state, kept = ctx.saved_tensors
         gradients = kernel(ctx.rung, "statevector_expval_backward")(
             grad_values, params, inputs, state, kept, ctx.plan.ints, ctx.plan.floats, ctx.plan.bits
         )
-        return *_given(ctx, gradients), None, None, None
+        return *_given(ctx, gradients), None, None
 
 
 class States(torch.autograd.Function):
     """psi [B, 2**n, 2]."""
 
     @staticmethod
-    def forward(  # type: ignore[override]
+    def forward(
         ctx: Any, params: Tensor, inputs: Tensor, state: Tensor | None, plan: Plan, rung: str
     ) -> Tensor:
         out: Tensor = kernel(rung, "statevector_forward")(
@@ -151,7 +152,7 @@ class States(torch.autograd.Function):
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, grad_out: Tensor) -> Any:  # type: ignore[override]
+    def backward(ctx: Any, grad_out: Tensor) -> Any:
         params, inputs, state, out = ctx.saved_tensors
         gradients = kernel(ctx.rung, "statevector_backward")(
             grad_out, params, inputs, state, out, ctx.plan.ints, ctx.plan.floats, ctx.plan.bits

@@ -9,9 +9,9 @@ from torch import Tensor
 
 from saccade import _load, reference
 from saccade.ops import _checks
-from saccade.ops._select import constant, offer, select, select_reverse_mode
+from saccade.ops._select import constant, offer, select_reverse_mode
 from saccade.ops._statevector_op import Expectations, Plan, States, kernel, plan, wanted
-from saccade.ops._statevector_program import PauliSums, Program, pauli_sums
+from saccade.ops._statevector_program import Program, pauli_sums
 
 DTYPES = {torch.complex64: torch.float32, torch.complex128: torch.float64}
 GRADS = ("adjoint", "backprop", "none")
@@ -89,11 +89,9 @@ def statevector(
         raise ValueError(f'bit_order must be "big" or "little", got {bit_order!r}.')
     rung = select_reverse_mode("statevector", backend, call.params)
     if rung == "reference":
-        psi = reference.statevector(
-            program, call.params, call.inputs, call.state, dtype, bit_order
-        )
+        psi = reference.statevector(program, call.params, call.inputs, call.state, dtype, bit_order)
         return psi.reshape(*call.batch, 2**program.n_wires)
-    made = _plan(program, call.state is None, bit_order == "little", None)
+    made = _plan(program, call.state is None, bit_order == "little")
     start = None if call.state is None else torch.view_as_real(call.state.contiguous())
     if wanted(call.params, call.inputs, start):
         out = States.apply(call.params, call.inputs, start, made, rung)
@@ -126,7 +124,8 @@ def statevector_expval(
         params: [P], as in :func:`statevector`.
         inputs: [..., Pb], as in :func:`statevector`.
         observables: K of them, each a Pauli string such as "ZIX", its letters from wire 0 on, or a
-            sum {string: coefficient}; one alone is K = 1.
+            sum {string: coefficient}; one alone is K = 1. :func:`saccade.ops.pauli_sums` checks
+            them once for many calls.
         state: [..., 2**n], wire 0 the most significant bit. Default |0...0>.
         dtype: complex64 (default) or complex128.
         grad: "adjoint" (default): the gradients of all observables at once, going back through the
@@ -160,7 +159,6 @@ def statevector_expval(
     tensor([[0.5403, 1.0806]])
     """
     call = _arguments(program, params, inputs, state, dtype)
-    sums = pauli_sums(observables, program.n_wires)
     if grad not in GRADS:
         raise ValueError(f"grad must be one of {', '.join(GRADS)}, got {grad!r}.")
     if grad == "backprop":
@@ -171,28 +169,31 @@ def statevector_expval(
         backend = "reference"
     if grad == "none":
         with torch.no_grad():
-            return _expectations(program, call, sums, dtype, backend)
-    return _expectations(program, call, sums, dtype, backend)
+            return _expectations(program, call, observables, dtype, backend)
+    return _expectations(program, call, observables, dtype, backend)
 
 
 def _expectations(
-    program: Program, call: _Call, sums: PauliSums, dtype: torch.dtype, backend: str
+    program: Program, call: _Call, observables: Any, dtype: torch.dtype, backend: str
 ) -> Tensor:
     rung = select_reverse_mode("statevector", backend, call.params)
     if rung == "reference":
+        sums = pauli_sums(observables, program.n_wires)
         values = reference.statevector_expval(
             program, call.params, call.inputs, sums, call.state, dtype
         )
         return values.reshape(*call.batch, len(sums))
-    made = _plan(program, call.state is None, False, sums)
+    made = _plan_of_observables(program, call.state is None, observables)
     start = None if call.state is None else torch.view_as_real(call.state.contiguous())
     if wanted(call.params, call.inputs, start):
-        values = Expectations.apply(call.params, call.inputs, start, made, len(sums), rung)
+        values = Expectations.apply(call.params, call.inputs, start, made, rung)
     else:
         values, _ = kernel(rung, "statevector_expval_forward")(
-            call.params, call.inputs, start, made.ints, made.floats, made.bits, len(sums), False
-        )
-    return values.reshape(*call.batch, len(sums))
+            call.params, call.inputs, start, made.ints, made.floats, made.bits, made.observables,
+            False,
+        )  # fmt: skip
+    out: Tensor = values.reshape(*call.batch, made.observables)
+    return out
 
 
 def probabilities(
@@ -313,7 +314,9 @@ def sample(
         sums = p.double().cumsum(-1)
         total = sums[..., -1:]
         if not bool(torch.isfinite(total).all()):
-            raise ValueError("the probabilities of a sample are not finite: no result can be drawn.")
+            raise ValueError(
+                "the probabilities of a sample are not finite: no result can be drawn."
+            )
         draws = torch.rand(
             (*p.shape[:-1], shots), dtype=torch.float64, device=p.device, generator=generator
         )
@@ -417,5 +420,10 @@ def _wires(wires: Any, n: int) -> tuple[int, ...]:
 
 
 @constant
-def _plan(program: Program, zero: bool, little: bool, sums: PauliSums | None) -> Plan:
-    return plan(program, zero, little, sums)
+def _plan(program: Program, zero: bool, little: bool) -> Plan:
+    return plan(program, zero, little, None)
+
+
+@constant
+def _plan_of_observables(program: Program, zero: bool, observables: Any) -> Plan:
+    return plan(program, zero, False, pauli_sums(observables, program.n_wires))
