@@ -4,9 +4,11 @@
 
 #include <sstream>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "common/isa.h"
+#include "statevector/plan.h"
 
 namespace py = pybind11;
 
@@ -33,10 +35,24 @@ py::dict build_info() {
   return facts;
 }
 
+// The two streams of a plan.
+py::tuple statevector_plan(int wires, std::vector<int32_t> ints, std::vector<double> floats,
+                           bool zero, bool little, bool observed, std::vector<int32_t> owners,
+                           std::vector<int32_t> letters, std::vector<double> coefficients) {
+  using namespace saccade::statevector;
+  const Source source{wires, std::move(ints), std::move(floats)};
+  const Request request{
+      zero, little, observed, std::move(owners), std::move(letters), std::move(coefficients)};
+  const Plan plan = make_plan(source, request);
+  return py::make_tuple(plan.ints, plan.floats);
+}
+
 }  // namespace
 
 PYBIND11_MODULE(_host, m) {
   m.doc() = "Facts about the build, and algorithms without tensors.";
   m.def("build_info", &build_info,
         "Instruction sets of this CPU, CUDA targets and compiler of the build.");
+  m.def("statevector_plan", &statevector_plan,
+        "From an encoded circuit to the passes of state-vector simulation.");
 }

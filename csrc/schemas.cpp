@@ -127,6 +127,23 @@ STABLE_TORCH_LIBRARY(saccade, m) {
       "seq_idx, Tensor checkpoints, bool dt_softplus, float dt_min, float dt_max, int chunk) "
       "-> (Tensor grad_x, Tensor grad_dt, Tensor grad_A, Tensor grad_B, Tensor grad_C, Tensor "
       "grad_D, Tensor grad_z, Tensor grad_dt_bias, Tensor grad_initial_states)");
+
+  // A plan is the planner's: csrc/statevector/plan.h. States are [B, 2**bits, 2], real and
+  // imaginary parts; what is kept between forward and backward is the kernels' own.
+  m.def(
+      "statevector_forward(Tensor params, Tensor inputs, Tensor? state, Tensor plan, Tensor "
+      "constants, int bits) -> Tensor");
+  m.def(
+      "statevector_backward(Tensor grad_out, Tensor params, Tensor inputs, Tensor? state, Tensor "
+      "out, Tensor plan, Tensor constants, int bits) "
+      "-> (Tensor grad_params, Tensor grad_inputs, Tensor grad_state)");
+  m.def(
+      "statevector_expval_forward(Tensor params, Tensor inputs, Tensor? state, Tensor plan, Tensor "
+      "constants, int bits, int observables, bool keep) -> (Tensor values, Tensor kept)");
+  m.def(
+      "statevector_expval_backward(Tensor grad_values, Tensor params, Tensor inputs, Tensor? "
+      "state, Tensor kept, Tensor plan, Tensor constants, int bits) "
+      "-> (Tensor grad_params, Tensor grad_inputs, Tensor grad_state)");
 }
 
 namespace {
@@ -135,4 +152,6 @@ std::string isa() { return saccade::name(saccade::chosen_isa()); }
 
 }  // namespace
 
-STABLE_TORCH_LIBRARY_IMPL(saccade, CompositeExplicitAutograd, m) { m.impl("isa", TORCH_BOX(&isa)); }
+STABLE_TORCH_LIBRARY_IMPL(saccade, CompositeExplicitAutograd, m) {
+  m.impl("isa", TORCH_BOX(&isa));
+}

@@ -102,7 +102,7 @@ def random_state(batch: int, n: int, seed: int) -> Tensor:
 
 
 def ring(n: int, layers: int) -> Program:
-    """The benchmark's circuit: RY of the inputs, then RX, RY, RZ on every wire and a ring of CNOT."""
+    """RY of the inputs, then layers of RX, RY, RZ on every wire and a ring of CNOT."""
     steps = [instruction("ry", q, input(q)) for q in range(n)]
     for layer in range(layers):
         for q in range(n):

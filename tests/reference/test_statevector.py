@@ -9,6 +9,7 @@ import torch
 
 from saccade.ops._statevector_program import Program, constant, instruction, param
 from saccade.reference import statevector, statevector_expval
+
 from ..ops.statevector_circuits import random_program, random_values
 
 C128 = torch.complex128

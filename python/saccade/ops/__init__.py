@@ -6,24 +6,37 @@ from saccade.ops._scan_conv import causal_conv1d, causal_conv1d_update
 from saccade.ops._scan_ssd import ssd_scan
 from saccade.ops._select import explain
 from saccade.ops._spiking_linear import spike_linear
+from saccade.ops._statevector_program import (
+    Program,
+    constant,
+    input,
+    instruction,
+    param,
+    pauli_sums,
+)
 from saccade.ops.gem import agem_project, gem_project, gem_project_
 from saccade.ops.kan import group_rational, kan_basis, kan_linear
 from saccade.ops.logpolar import logpolar_inverse, logpolar_sample
 from saccade.ops.neighborhood_attention import merge_attentions, neighborhood_attention
 from saccade.ops.scan import selective_scan
 from saccade.ops.spiking import affine_lif, lif
+from saccade.ops.statevector import probabilities, sample, statevector, statevector_expval
 
 __all__ = [
+    "Program",
     "affine_lif",
     "agem_project",
     "causal_conv1d",
     "causal_conv1d_update",
     "combine",
+    "constant",
     "explain",
     "gem_project",
     "gem_project_",
     "gram_dot",
     "group_rational",
+    "input",
+    "instruction",
     "kan_basis",
     "kan_linear",
     "lif",
@@ -35,7 +48,13 @@ __all__ = [
     "na3d",
     "neighborhood_attention",
     "nnqp",
+    "param",
+    "pauli_sums",
+    "probabilities",
+    "sample",
     "selective_scan",
     "spike_linear",
     "ssd_scan",
+    "statevector",
+    "statevector_expval",
 ]

@@ -293,24 +293,30 @@ def _encode(program: Program) -> tuple[Tensor, Tensor]:
     return torch.tensor(ints, dtype=torch.int32), torch.tensor(floats, dtype=torch.float64)
 
 
-# K observables, each a sum of (coefficient, Pauli string).
-PauliSums = tuple[tuple[tuple[float, str], ...], ...]
+class PauliSums(tuple[tuple[tuple[float, str], ...], ...]):
+    """K observables, checked by :func:`pauli_sums`: each a sum of (coefficient, Pauli string)."""
+
+    __slots__ = ()
 
 
 def pauli_sums(observables: Any, n_wires: int) -> PauliSums:
     """Check observables: a Pauli string or {string: coefficient}, or a sequence of these.
 
+    The result can be given instead of them, which torch.compile needs where there are coefficients.
+
     Raises:
         TypeError, ValueError: a string has other letters than IXYZ or not one a wire, or a
             coefficient is not a finite number.
     """
+    if isinstance(observables, PauliSums):
+        observables = [{word: c for c, word in terms} for terms in observables]
     if isinstance(observables, (str, Mapping)):
         observables = (observables,)
     if not isinstance(observables, Sequence):
         raise TypeError(
             f"observables must be a sequence of Pauli strings or dicts, got {observables!r}."
         )
-    return tuple(_pauli_sum(entry, n_wires) for entry in observables)
+    return PauliSums(_pauli_sum(entry, n_wires) for entry in observables)
 
 
 def _pauli_sum(entry: Any, n_wires: int) -> tuple[tuple[float, str], ...]:
