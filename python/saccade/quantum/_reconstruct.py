@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from saccade.quantum import _run
+from saccade.ops import statevector, statevector_expval
 from saccade.quantum._operation import Operation
 from saccade.quantum._partition import End, Part
 
@@ -102,18 +102,25 @@ class Evaluation:
                     shape = (len(rows),)
                 number += 1
             else:
-                program = self.whole.circuit.piece(n, segment)
-                repeated = _repeat(inputs, math.prod(shape))
-                state = _run.statevector(
-                    program, self.params, repeated, state, self.dtype, **self.options
+                state = statevector(
+                    self.whole.circuit.piece(n, segment, inputs=inputs is not None),
+                    self.params,
+                    _repeat(inputs, math.prod(shape)),
+                    state=state,
+                    dtype=self.dtype,
+                    **self.options,
                 )
         last = segments[-1]
         assert isinstance(last, list)
-        program = self.whole.circuit.piece(n, last)
         own, _ = self.own_words(part)
-        repeated = _repeat(inputs, math.prod(shape))
-        values = _run.expvals(
-            program, self.params, repeated, own, state, self.dtype, **self.options
+        values = statevector_expval(
+            self.whole.circuit.piece(n, last, inputs=inputs is not None),
+            self.params,
+            _repeat(inputs, math.prod(shape)),
+            own,
+            state=state,
+            dtype=self.dtype,
+            **self.options,
         )
         return values.reshape(batch, *shape, len(own))
 

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from saccade.ops import _statevector_program as gates
+from saccade.ops import statevector, statevector_expval
 from saccade.ops._statevector_program import Program, Value
 from saccade.quantum._amplitudes import Amplitudes
 from saccade.quantum._angle import Angle, AngleLike, Symbol, angle, feature
@@ -273,14 +274,40 @@ class Circuit(GateMethods):
             self._program = self.piece(self.n_wires, self._operations)
         return self._program
 
-    def piece(self, n_wires: int, operations: Iterable[Operation]) -> Program:
-        """Return a program of other steps that reads the same params and inputs."""
+    def piece(
+        self, n_wires: int, operations: Iterable[Operation], *, inputs: bool = True
+    ) -> Program:
+        """Return a program of other steps that reads the same params, and inputs or none."""
         entries = []
         for operation in operations:
             if operation.is_gate:
                 for part in operation.split():
                     entries.append(entry(part, tuple(self.value(a) for a in part.angles)))
-        return Program(n_wires, tuple(entries), n_params=self.n_params, n_inputs=self.n_inputs)
+        n_inputs = self.n_inputs if inputs else 0
+        return Program(n_wires, tuple(entries), n_params=self.n_params, n_inputs=n_inputs)
+
+    def statevector(
+        self, params: Tensor | None = None, inputs: Tensor | None = None, **options: Any
+    ) -> Tensor:
+        """Run the circuit by :func:`saccade.ops.statevector`, amplitude encoding included."""
+        state = _complex(self.initial_state(inputs))
+        return statevector(self.program(), params, inputs, **{"state": state, **options})
+
+    def expval(
+        self,
+        params: Tensor | None = None,
+        inputs: Tensor | None = None,
+        observables: Any = (),
+        **options: Any,
+    ) -> Tensor:
+        """Run it by :func:`saccade.ops.statevector_expval`: [B, K], differentiable.
+
+        >>> Circuit(2).h(0).cx(0, 1).expval(observables=["ZZ", "ZI"])
+        tensor([[1., 0.]])
+        """
+        state = _complex(self.initial_state(inputs))
+        options = {"state": state, **options}
+        return statevector_expval(self.program(), params, inputs, observables, **options)
 
     def value(self, given: Angle) -> Value:
         """Return an angle of at most one symbol as programs hold it."""
@@ -351,6 +378,10 @@ class Circuit(GateMethods):
             f"{self.n_inputs} inputs{start}"
         )
         return f"{head}\n{draw(self)}"
+
+
+def _complex(state: Tensor | None) -> Tensor | None:
+    return state if state is None or state.is_complex() else torch.complex(state, state * 0)
 
 
 def _angle(value: Value) -> Angle:

@@ -198,7 +198,7 @@ def _check(
     shape = None if inputs is None else tuple(inputs.shape)
     if shape is None and circuit.n_inputs:
         raise ValueError(f"inputs must have shape (B, {circuit.n_inputs}), got None.")
-    if shape is not None and (len(shape) != 2 or shape[1] < circuit.n_inputs):
+    if shape is not None and (len(shape) != 2 or shape[1] != circuit.n_inputs):
         raise ValueError(f"inputs must have shape (B, {circuit.n_inputs}), got {shape}.")
     return params, inputs
 

@@ -13,33 +13,17 @@ from torch.autograd.function import once_differentiable
 from saccade._extras import require
 from saccade.ops._statevector_program import PauliSums, Program, pauli_sums
 from saccade.quantum._angle import Angle, feature
-from saccade.quantum._operation import ADDITIVE, Operation
+from saccade.quantum._operation import Operation
 from saccade.quantum._standard import once
 from saccade.quantum._to_qiskit import preparation, to_qiskit
 from saccade.quantum.circuit import Circuit
 
+# fmt: off
 BASIS = [
-    "id",
-    "h",
-    "x",
-    "y",
-    "z",
-    "s",
-    "sdg",
-    "t",
-    "tdg",
-    "sx",
-    "rx",
-    "ry",
-    "rz",
-    "p",
-    "cx",
-    "cz",
-    "cp",
-    "swap",
-    "rzz",
-    "unitary",
+    "id", "h", "x", "y", "z", "s", "sdg", "t", "tdg", "sx", "rx", "ry", "rz", "p", "cx", "cz", "cp",
+    "swap", "rzz",
 ]
+# fmt: on
 MAX_PREPARED = 32
 
 
@@ -179,7 +163,7 @@ class PrimitiveExecutor:
         if self._pass_manager is None:
             q = require("qiskit.transpiler", extra="quantum", purpose="PrimitiveExecutor")
             make = q.generate_preset_pass_manager
-            self._pass_manager = make(optimization_level=1, basis_gates=BASIS)
+            self._pass_manager = make(optimization_level=0, basis_gates=BASIS)
         return self._pass_manager.run(circuit)
 
     def _batch(self, prepared: Prepared, circuit: Any, numbers: Tensor, sums: PauliSums) -> Tensor:
@@ -304,15 +288,28 @@ def prepare(program: Program) -> Prepared:
 
 
 def shiftable(o: Operation) -> list[Operation]:
-    """The same as gates whose angles, where not constant, have generators of two eigenvalues."""
+    """The same with every symbol in a rotation or phase of one qubit, which all simulators take."""
     if all(not a.terms for a in o.angles):
         return [o]
     if o.name == "gphase":
         return []  # no expectation value sees it
-    if o.name == "p" or (o.name in ADDITIVE and not o.controls):
+    if not o.controls and o.name in ("rx", "ry", "rz", "p"):
         return o.split()
-    steps = o.factors() if o.name in ("u3", "rot") else once(o)
+    if o.name in ("u3", "rot"):
+        steps = o.factors()
+    elif o.name == "p" and len(o.controls) == 1:
+        steps = _controlled_phase(o)
+    else:
+        steps = once(o)
     return [part for step in steps for part in shiftable(step)]
+
+
+def _controlled_phase(o: Operation) -> list[Operation]:
+    """exp(i t (1 - Z)(1 - Z') / 4): phases of both and of their parity."""
+    (t,) = o.angles
+    flip = Operation("x", o.wires, (), o.controls)
+    half = Operation("p", o.wires, (t * 0.5,))
+    return [half, replace(half, wires=o.controls), flip, half.inverse(), flip]
 
 
 class _Shift(torch.autograd.Function):
