@@ -162,3 +162,75 @@ def _target(target: Result) -> str:
     measured = target["measured"]
     found = "not measured" if measured is None else f"{measured:.3g}x"
     return f"{target['text']}: {found}, {'met' if target['met'] else '**missed**'}"
+
+
+def load_models(folder: Path) -> list[Result]:
+    """The newest result of the models on each device."""
+    newest: dict[str, Result] = {}
+    for path in sorted(folder.glob("*.json")):
+        result = json.loads(path.read_text())
+        if result.get("suite") != "models":
+            continue
+        key = device(result)
+        if key not in newest or result["environment"]["date"] > newest[key]["environment"]["date"]:
+            newest[key] = {**result, "file": path.name}
+    return [newest[key] for key in sorted(newest)]
+
+
+def models(result: Result) -> str:
+    """Forward and training step of every model, and what the peer takes."""
+    facts = result["environment"]
+    machine = device(result)
+    if not on_gpu(result):
+        machine += f" ({facts['isa'] or 'reference only'}, {facts['threads']} threads)"
+    lines = [
+        f"{machine}, float32, saccade {facts['saccade']}, torch {facts['torch']}, "
+        f"{facts['date'][:10]}.",
+        "",
+    ]
+    rows = []
+    for case in result["cases"]:
+        for phase in ("forward", "forward+backward"):
+            found = {
+                row["peer"]: row
+                for row in result["results"]
+                if (row["model"], row["pass"]) == (case["model"], phase)
+            }
+            own = found.pop(result["ours"])
+            peer = next(iter(found.values()), None)
+            rows.append(_model_row(case, phase, own, peer))
+    header = (
+        "model", "parameters", "input", "operators", "pass", "saccade, ms", "peer", "peer, ms",
+        "times ours", "peak, MB", "peer's, MB",
+    )  # fmt: skip
+    lines.append(table(header, rows, right=(1, 5, 7, 8, 9, 10)))
+    absent = [row for row in result["results"] if row["status"] != "ok"]
+    notes = [
+        f"{row['model']}, {row['pass']}, {row['peer']}: {row['status']}, {row['note']}"
+        for row in absent
+    ] + result["notes"]
+    if notes:
+        lines += ["", *(f"- note: {note}" for note in notes)]
+    return "\n".join(lines)
+
+
+def _model_row(case: Result, phase: str, own: Result, peer: Result | None) -> tuple[str, ...]:
+    def megabytes(row: Result | None) -> str:
+        peak = row and row["peak_bytes"]
+        return "" if peak is None else f"{peak / 1e6:.0f}"
+
+    timed = peer is not None and peer["median_ms"] is not None
+    name = "torch itself" if peer is None else f"{peer['peer']} ({peer['version']})"
+    return (
+        f"`{case['model']}`",
+        f"{case['parameters']:,}",
+        " x ".join(map(str, case["input"])),
+        ", ".join(f"`{word}`" for word in case["operators"]) or "-",
+        phase,
+        milliseconds(own["median_ms"]),
+        f"{name}, {case['note']}" if case["note"] else name,
+        milliseconds(peer["median_ms"]) if peer and timed else "-",
+        f"{peer['ratio']:.2f}x" if peer and timed else "-",
+        megabytes(own),
+        megabytes(peer),
+    )
