@@ -113,6 +113,7 @@ def run_models(options: Options, say: Say = _silent) -> ModelsReport:
         report = ModelsReport(environment(device, options.threads), chosen, [], {})
         for case in chosen:
             report.rows += _time(case, device, options.quick, report, say)
+        report.cases = tuple(case for case in chosen if case.model in report.parameters)
     finally:
         torch.set_num_threads(before)
     if options.memory:
@@ -136,6 +137,10 @@ def _time(
     except UnsupportedError as error:
         report.notes.append(f"{case.model}: {error}")
         ours, *peers = build(replace(case, peer=""), device)
+    except ImportError as error:
+        # a model that is itself made of an optional package
+        report.notes.append(f"{case.model} was left out: {error}")
+        return []
     report.parameters[case.model] = sum(p.numel() for p in ours.model.parameters())
     images, targets = draw(case, device)
     rows = []

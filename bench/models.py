@@ -177,10 +177,11 @@ def build(case: ModelCase, device: torch.device) -> list[Contestant]:
     """Ours, and the peer with the same weights; no dropout and no stochastic depth.
 
     Raises:
-        UnsupportedError: timm is not installed.
+        UnsupportedError: timm, the peer, is not installed.
+        ImportError: the model needs a package that is not installed.
     """
     torch.manual_seed(0)
-    ours = _certain(create_model(case.model)).to(device)
+    ours: Any = _certain(create_model(case.model)).to(device)
     if case.peer != TIMM:
         _calibrate(ours, draw(case, device)[0])
     found = [Contestant(OURS, f"saccade {saccade.__version__}", ours)]

@@ -46,6 +46,14 @@ def models(_: str, page: Path) -> str:
     return "\n\n".join(parts) or NO_MODELS
 
 
+def gains(_: str, page: Path) -> str:
+    """What the operators gain in the models, on every device."""
+    parts = []
+    for result in results.load_models(tables.RESULTS):
+        parts += [f"On {results.machine(result)}:", results.gains(result)]
+    return "\n\n".join(parts) or NO_MODELS
+
+
 def gpu(_: str, page: Path) -> str:
     """Whether anything was measured on a GPU."""
     runs = [result for result in tables.kept_results() if results.on_gpu(result)]
@@ -85,6 +93,7 @@ REGIONS: dict[str, Callable[[str, Path], str]] = {
     "systems": lambda _, page: tables.systems(_prefix(page)),
     "speed": speed,
     "models": models,
+    "gains": gains,
     "gpu": gpu,
     "benchmark": benchmark,
     "rungs": rungs,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import json
+import sys
 from pathlib import Path
 
 import pytest
@@ -122,6 +123,30 @@ def test_a_wrong_peer_is_refused(small: ModelCase, monkeypatch: pytest.MonkeyPat
     assert "the output is off by" in row.note
 
 
+@pytest.mark.parametrize(
+    ("case", "rows", "text"),
+    [
+        (
+            ModelCase("mamba_pkd_micro_s3", 2, peer="timm", timm="x"),
+            2,
+            "peer of mamba_pkd_micro_s3",
+        ),
+        (ModelCase("inception_resnet_v2_slim", 1), 0, "inception_resnet_v2_slim was left out: "),
+    ],
+    ids=["the peer", "the model"],
+)
+def test_without_timm(
+    case: ModelCase, rows: int, text: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "timm", None)
+    monkeypatch.setattr(models, "CASES", (case,))
+    monkeypatch.setattr(_models, "QUICK", _models.Budget(rounds=1, seconds=0.01, at_least=1))
+    report = run_models(Options((case.model,), quick=True, memory=False, threads=1))
+    assert [row.peer for row in report.rows] == [OURS] * rows
+    assert len(_models.to_dict(report)["cases"]) == bool(rows)
+    assert any(text in note and "saccade[models]" in note for note in report.notes)
+
+
 def test_memory_of_a_step() -> None:
     case = "mamba_pkd_micro_teacher"
     (ours,) = measure_here(OURS, [case], "cpu", 1).values()
@@ -149,6 +174,9 @@ def test_the_command_writes_what_the_docs_show(
     assert text.count(f"| `{small.model}` |") == 2
     assert "| torch itself |" in text
     assert "plain (torch" in text
+    gains = results.gains(kept)
+    assert gains.count("`cnn_svm`") == 0
+    assert gains.count(f"`{small.model}`") == 1
 
 
 @pytest.mark.parametrize(

@@ -177,17 +177,20 @@ def load_models(folder: Path) -> list[Result]:
     return [newest[key] for key in sorted(newest)]
 
 
+def machine(result: Result) -> str:
+    """The machine, versions and date of a result of the models."""
+    facts = result["environment"]
+    name = device(result)
+    if not on_gpu(result):
+        name += f" ({facts['isa'] or 'reference only'}, {facts['threads']} threads)"
+    return (
+        f"{name}, float32, saccade {facts['saccade']}, torch {facts['torch']}, {facts['date'][:10]}"
+    )
+
+
 def models(result: Result) -> str:
     """Forward and training step of every model, and what the peer takes."""
-    facts = result["environment"]
-    machine = device(result)
-    if not on_gpu(result):
-        machine += f" ({facts['isa'] or 'reference only'}, {facts['threads']} threads)"
-    lines = [
-        f"{machine}, float32, saccade {facts['saccade']}, torch {facts['torch']}, "
-        f"{facts['date'][:10]}.",
-        "",
-    ]
+    lines = [f"{machine(result)}.", ""]
     rows = []
     for case in result["cases"]:
         for phase in ("forward", "forward+backward"):
@@ -212,6 +215,33 @@ def models(result: Result) -> str:
     if notes:
         lines += ["", *(f"- note: {note}" for note in notes)]
     return "\n".join(lines)
+
+
+def gains(result: Result) -> str:
+    """How many times longer the peers of the models take, in a table of one row a model."""
+    rows = []
+    for case in result["cases"]:
+        ratios = [
+            next((row for row in result["results"] if _is_peer(row, result, case, phase)), None)
+            for phase in ("forward", "forward+backward")
+        ]
+        if None in ratios:
+            continue
+        rows.append(
+            (
+                f"`{case['model']}`",
+                " x ".join(map(str, case["input"])),
+                ", ".join(f"`{word}`" for word in case["operators"]) or "-",
+                ratios[0]["peer"] + (f" ({case['note']})" if case["note"] else ""),
+                *(f"{row['ratio']:.2f}x" if row["ratio"] else "-" for row in ratios),
+            )
+        )
+    header = ("model", "input", "operators", "peer", "forward", "training step")
+    return table(header, rows, right=(4, 5))
+
+
+def _is_peer(row: Result, result: Result, case: Result, phase: str) -> bool:
+    return (row["model"], row["pass"]) == (case["model"], phase) and row["peer"] != result["ours"]
 
 
 def _model_row(case: Result, phase: str, own: Result, peer: Result | None) -> tuple[str, ...]:
