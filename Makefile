@@ -103,6 +103,7 @@ asan: build/installed
 bench: build/installed
 	@for operator in $$($(PYTHON_BIN)/python -c 'import saccade.bench; print(*saccade.bench.OPERATORS)'); do \
 	  $(PYTHON_BIN)/saccade bench $$operator --json build/bench/$$operator.json --plot build/bench/$$operator.png || exit 1; done
+	@$(PYTHON_BIN)/saccade bench models --json build/bench/models.json
 
 # The peers that the package index has, in an environment of their own on top of .venv.
 bench-peers: build/installed

@@ -11,12 +11,13 @@ import subprocess
 import sys
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 
 import saccade.bench
 from saccade.bench._gate import as_tuple, draw_cotangents, require_grad, step
-from saccade.bench._suite import Case, Inputs, Peer
+from saccade.bench._suite import TRAINING, Case, Inputs, Peer
 
 # Blocks above 64 KiB go back to the kernel when freed, so that the peak holds no leftovers.
 _ENVIRONMENT = {"MALLOC_MMAP_THRESHOLD_": str(64 << 10), "MALLOC_TRIM_THRESHOLD_": str(64 << 10)}
@@ -62,7 +63,7 @@ def _status(key: str) -> int:
     raise MemoryUnavailableError(f"/proc/self/status has no {key}")
 
 
-def _reset_peak(device: torch.device) -> int:
+def reset_peak(device: torch.device) -> int:
     """Start a new peak and return the memory in use now."""
     if device.type == "cuda":
         torch.cuda.synchronize(device)
@@ -77,7 +78,8 @@ def _reset_peak(device: torch.device) -> int:
     return _status("VmRSS")
 
 
-def _read_peak(device: torch.device) -> int:
+def read_peak(device: torch.device) -> int:
+    """The most memory in use since `reset_peak`."""
     if device.type == "cuda":
         torch.cuda.synchronize(device)
         return torch.cuda.max_memory_allocated(device)
@@ -101,18 +103,22 @@ def _train_once(peer: Peer, case: Case, device: torch.device, dtype: torch.dtype
 
 
 def measure_here(request: Request) -> list[Memory]:
-    """Measure in this process, after a small case that loads code and thread pools."""
+    """Measure in this process, after a case that loads code and thread pools: the small one, or
+    the first where the peer cannot run the small one.
+    """
     suite = saccade.bench.load(request.operator)
     device, dtype = torch.device(request.device), getattr(torch, request.dtype)
     torch.set_num_threads(request.threads)
     ours = suite.ours(request.backend)
     peer = ours if request.peer == ours.name else suite.select_peers((request.peer,))[0]
-    _train_once(peer, suite.small, device, dtype)
+    cases = suite.select_cases(tuple(request.cases))
+    refused = peer.refusal(suite.small, TRAINING, device) is not None
+    _train_once(peer, cases[0] if refused else suite.small, device, dtype)
     found = []
-    for case in suite.select_cases(tuple(request.cases)):
-        before = _reset_peak(device)
+    for case in cases:
+        before = reset_peak(device)
         tensor_bytes = _train_once(peer, case, device, dtype)
-        found.append(Memory(case.name, peer.name, _read_peak(device) - before, tensor_bytes))
+        found.append(Memory(case.name, peer.name, read_peak(device) - before, tensor_bytes))
     return found
 
 
@@ -122,10 +128,20 @@ def measure(request: Request, timeout: float = 180.0) -> list[Memory]:
     Raises:
         MemoryUnavailableError: the system cannot tell, or the child failed.
     """
-    if request.device == "cpu" and not Path("/proc/self/clear_refs").exists():
+    found = ask_child("saccade.bench._memory", asdict(request), request.device, timeout)
+    return [Memory(**values) for values in found]
+
+
+def ask_child(module: str, request: dict[str, Any], device: str, timeout: float) -> Any:
+    """What a module prints as JSON on its last line when it is run with a request.
+
+    Raises:
+        MemoryUnavailableError: the system cannot tell, or the child failed.
+    """
+    if device == "cpu" and not Path("/proc/self/clear_refs").exists():
         raise MemoryUnavailableError("resident memory is read from /proc, which is not there")
     environment = {k: v for k, v in os.environ.items() if k not in _UNSET} | _ENVIRONMENT
-    command = [sys.executable, "-m", "saccade.bench._memory", json.dumps(asdict(request))]
+    command = [sys.executable, "-m", module, json.dumps(request)]
     try:
         done = subprocess.run(
             command, env=environment, capture_output=True, text=True, timeout=timeout, check=False
@@ -135,7 +151,7 @@ def measure(request: Request, timeout: float = 180.0) -> list[Memory]:
     if done.returncode != 0:
         last = (done.stderr.strip().splitlines() or ["no message"])[-1]
         raise MemoryUnavailableError(f"the step failed: {last}")
-    return [Memory(**values) for values in json.loads(done.stdout.splitlines()[-1])]
+    return json.loads(done.stdout.splitlines()[-1])
 
 
 if __name__ == "__main__":

@@ -24,6 +24,10 @@ NO_RESULT = (
     "No result is kept in bench/results yet. `make bench` measures on the CPU and `make gpu` on a "
     "GPU; copy the JSON there as DATE-DEVICE.json and run `make docs`."
 )
+NO_MODELS = (
+    "No result is kept in bench/results yet. `saccade bench models --json FILE` makes one; copy it "
+    "there as DATE-DEVICE-models.json and run `make docs`."
+)
 _REGION = re.compile(r"(<!-- (\w+)(?: ([^\n>]*?))?:begin -->\n).*?(<!-- \2:end -->)", re.DOTALL)
 
 
@@ -34,6 +38,20 @@ def speed(_: str, page: Path) -> str:
         parts += [f"`{result['operator']}` on {results.where(result)}", results.speed(result)]
         parts += [f"Note: {note}." for note in result["notes"]]
     return "\n\n".join(parts) or NO_RESULT
+
+
+def models(_: str, page: Path) -> str:
+    """Forward and training step of the models, on every device."""
+    parts = [results.models(result) for result in results.load_models(tables.RESULTS)]
+    return "\n\n".join(parts) or NO_MODELS
+
+
+def gains(_: str, page: Path) -> str:
+    """What the operators gain in the models, on every device."""
+    parts = []
+    for result in results.load_models(tables.RESULTS):
+        parts += [f"On {results.machine(result)}:", results.gains(result)]
+    return "\n\n".join(parts) or NO_MODELS
 
 
 def gpu(_: str, page: Path) -> str:
@@ -74,6 +92,8 @@ REGIONS: dict[str, Callable[[str, Path], str]] = {
     "operators": lambda _, page: tables.operators(_prefix(page)),
     "systems": lambda _, page: tables.systems(_prefix(page)),
     "speed": speed,
+    "models": models,
+    "gains": gains,
     "gpu": gpu,
     "benchmark": benchmark,
     "rungs": rungs,

@@ -105,6 +105,7 @@ if stage build 280 bash -c build; then
     stage "bench-$word-bfloat16" 40 "${bench[@]}" --dtype bfloat16 --json "$OUT/$word-bfloat16.json"
     stage "bench-$word-triton" 30 "${bench[@]}" --backend triton --peers none --json "$OUT/$word-triton.json"
   done
+  stage bench-models 90 "$PYTHON" -m saccade bench models --device cuda --quick --quiet --json "$OUT/models-float32.json"
   stage triton-interpreter 120 env TRITON_INTERPRET=1 "${pytest[@]}" -x tests/triton
 fi
 

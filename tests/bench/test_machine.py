@@ -10,7 +10,7 @@ import torch
 
 from saccade.bench import _machine, _memory
 from saccade.bench._machine import GUARD, MALLOC, Floor, environment
-from saccade.bench._memory import MemoryUnavailableError, Request, measure
+from saccade.bench._memory import MemoryUnavailableError, Request, measure, measure_here
 from saccade.bench._suite import Work
 
 
@@ -89,3 +89,18 @@ def test_memory_says_why_a_step_failed(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(_memory.subprocess, "run", lambda *args, **kwargs: failed)
     with pytest.raises(MemoryUnavailableError, match="the step failed: MemoryError: 80 GB"):
         measure(replace(request_for("gather", "S2"), device="cuda"))
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
+@pytest.mark.parametrize(
+    ("operator", "peer", "case"),
+    [("scan", "einsum", "SSD"), ("scan", "grouped-conv", "conv"), ("kan", "product", "gaussian")],
+)
+def test_memory_of_peers_that_cannot_run_the_small_case(
+    operator: str, peer: str, case: str
+) -> None:
+    (memory,) = measure_here(Request(operator, peer, (case,), "auto", "cpu", "float32", 1))
+    assert (memory.case, memory.peer) == (case, peer)
+    assert memory.tensor_bytes > 1e6
+    # outputs and gradients are made in the step
+    assert memory.peak_bytes > memory.tensor_bytes / 4

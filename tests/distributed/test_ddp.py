@@ -82,3 +82,9 @@ def test_the_run_folder_is_written_once(folder):
     assert "51 test" in (folder / "run" / "report.md").read_text()
     state = torch.load(folder / "run" / "checkpoints" / "last.ckpt", weights_only=True)
     assert state["epoch"] == 1
+
+
+def test_unfreezing_on_two_processes_equals_one(folder):
+    found = torch.load(folder / "unfrozen.pt", weights_only=True)
+    for name, value in worker.unfrozen(1, "auto").items():
+        torch.testing.assert_close(found[name], value, msg=name)

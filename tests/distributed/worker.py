@@ -1,6 +1,6 @@
 """One of several gloo processes: `python worker.py FOLDER` with RANK, WORLD_SIZE and MASTER_* set.
 
-Rank 0 writes FOLDER/gradients.pt and FOLDER/fit.pt. The test imports it for the single process.
+Rank 0 writes gradients.pt, fit.pt and unfrozen.pt. The test imports it for the single process.
 """
 
 import os
@@ -8,12 +8,14 @@ import sys
 from pathlib import Path
 
 import torch
+from lightning.pytorch import Trainer
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
+from torch.utils.data import DataLoader, TensorDataset
 
 from saccade.data import ImageDataModule, load_data
 from saccade.data.datamodule import EpochSampler
-from saccade.learn import TrainConfig, fit
+from saccade.learn import ProgressiveUnfreezer, TrainConfig, UnionModule, fit
 from saccade.learn.losses import classification_loss
 from saccade.models import create_model
 from saccade.models._registry import DefaultCfg, is_model, register_model
@@ -70,13 +72,33 @@ def config(folder: Path, devices: int, strategy: str) -> TrainConfig:
     )
 
 
+def unfrozen(devices: int, strategy: str) -> dict[str, Tensor]:
+    """Weights after progressive unfreezing; every process sees the same batches."""
+    torch.manual_seed(0)
+    net = nn.Sequential(nn.Linear(8, 6), nn.BatchNorm1d(6), nn.Tanh(), nn.Linear(6, 3))
+    unfreezer = ProgressiveUnfreezer(
+        [net[3], [net[0], net[1]]], 2, lambda p: torch.optim.SGD(p, lr=0.1, momentum=0.9)
+    )
+    rng = torch.Generator().manual_seed(0)
+    images, targets = torch.rand(32, 8, generator=rng), torch.randint(3, (32,), generator=rng)
+    trainer = Trainer(
+        max_epochs=4, accelerator="cpu", devices=devices, strategy=strategy, logger=False,
+        enable_checkpointing=False, enable_progress_bar=False, enable_model_summary=False,
+        use_distributed_sampler=False, callbacks=[unfreezer],
+    )  # fmt: skip
+    trainer.fit(UnionModule(net), DataLoader(TensorDataset(images, targets), 8))
+    return {name: value.detach() for name, value in net.state_dict().items()}
+
+
 def main(folder: Path) -> None:
     rank, world = int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
     torch.distributed.init_process_group("gloo", rank=rank, world_size=world)
     found = gradients(rank, world)
     result = fit(config(folder / "run", world, "ddp"))
+    thawed = unfrozen(world, "ddp_find_unused_parameters_true")
     if rank == 0:
         torch.save(found, folder / "gradients.pt")
+        torch.save(thawed, folder / "unfrozen.pt")
         weights = {name: value.detach() for name, value in result.model.state_dict().items()}
         torch.save(
             {"weights": weights, "confusion": result.confusion, "accuracy": result.accuracy},

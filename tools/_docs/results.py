@@ -162,3 +162,105 @@ def _target(target: Result) -> str:
     measured = target["measured"]
     found = "not measured" if measured is None else f"{measured:.3g}x"
     return f"{target['text']}: {found}, {'met' if target['met'] else '**missed**'}"
+
+
+def load_models(folder: Path) -> list[Result]:
+    """The newest result of the models on each device."""
+    newest: dict[str, Result] = {}
+    for path in sorted(folder.glob("*.json")):
+        result = json.loads(path.read_text())
+        if result.get("suite") != "models":
+            continue
+        key = device(result)
+        if key not in newest or result["environment"]["date"] > newest[key]["environment"]["date"]:
+            newest[key] = {**result, "file": path.name}
+    return [newest[key] for key in sorted(newest)]
+
+
+def machine(result: Result) -> str:
+    """The machine, versions and date of a result of the models."""
+    facts = result["environment"]
+    name = device(result)
+    if not on_gpu(result):
+        name += f" ({facts['isa'] or 'reference only'}, {facts['threads']} threads)"
+    return (
+        f"{name}, float32, saccade {facts['saccade']}, torch {facts['torch']}, {facts['date'][:10]}"
+    )
+
+
+def models(result: Result) -> str:
+    """Forward and training step of every model, and what the peer takes."""
+    lines = [f"{machine(result)}.", ""]
+    rows = []
+    for case in result["cases"]:
+        for phase in ("forward", "forward+backward"):
+            found = {
+                row["peer"]: row
+                for row in result["results"]
+                if (row["model"], row["pass"]) == (case["model"], phase)
+            }
+            own = found.pop(result["ours"])
+            peer = next(iter(found.values()), None)
+            rows.append(_model_row(case, phase, own, peer))
+    header = (
+        "model", "parameters", "input", "operators", "pass", "saccade, ms", "peer", "peer, ms",
+        "times ours", "peak, MB", "peer's, MB",
+    )  # fmt: skip
+    lines.append(table(header, rows, right=(1, 5, 7, 8, 9, 10)))
+    absent = [row for row in result["results"] if row["status"] != "ok"]
+    notes = [
+        f"{row['model']}, {row['pass']}, {row['peer']}: {row['status']}, {row['note']}"
+        for row in absent
+    ] + result["notes"]
+    if notes:
+        lines += ["", *(f"- note: {note}" for note in notes)]
+    return "\n".join(lines)
+
+
+def gains(result: Result) -> str:
+    """How many times longer the peers of the models take, in a table of one row a model."""
+    rows = []
+    for case in result["cases"]:
+        ratios = [
+            next((row for row in result["results"] if _is_peer(row, result, case, phase)), None)
+            for phase in ("forward", "forward+backward")
+        ]
+        if None in ratios:
+            continue
+        rows.append(
+            (
+                f"`{case['model']}`",
+                " x ".join(map(str, case["input"])),
+                ", ".join(f"`{word}`" for word in case["operators"]) or "-",
+                ratios[0]["peer"] + (f" ({case['note']})" if case["note"] else ""),
+                *(f"{row['ratio']:.2f}x" if row["ratio"] else "-" for row in ratios),
+            )
+        )
+    header = ("model", "input", "operators", "peer", "forward", "training step")
+    return table(header, rows, right=(4, 5))
+
+
+def _is_peer(row: Result, result: Result, case: Result, phase: str) -> bool:
+    return (row["model"], row["pass"]) == (case["model"], phase) and row["peer"] != result["ours"]
+
+
+def _model_row(case: Result, phase: str, own: Result, peer: Result | None) -> tuple[str, ...]:
+    def megabytes(row: Result | None) -> str:
+        peak = row and row["peak_bytes"]
+        return "" if peak is None else f"{peak / 1e6:.0f}"
+
+    timed = peer is not None and peer["median_ms"] is not None
+    name = "torch itself" if peer is None else f"{peer['peer']} ({peer['version']})"
+    return (
+        f"`{case['model']}`",
+        f"{case['parameters']:,}",
+        " x ".join(map(str, case["input"])),
+        ", ".join(f"`{word}`" for word in case["operators"]) or "-",
+        phase,
+        milliseconds(own["median_ms"]),
+        f"{name}, {case['note']}" if case["note"] else name,
+        milliseconds(peer["median_ms"]) if peer and timed else "-",
+        f"{peer['ratio']:.2f}x" if peer and timed else "-",
+        megabytes(own),
+        megabytes(peer),
+    )

@@ -225,6 +225,8 @@ def line_map(entries: list[tuple[str, str]]) -> str:
         thing: Any = importlib.import_module(module_name)
         for part in path.split("."):
             thing = getattr(thing, part)
+        # a decorator's wrapper stands in the decorator's file
+        thing = inspect.unwrap(thing)
         file = Path(inspect.getsourcefile(thing) or "").resolve().relative_to(ROOT)
         rows.append((text, f"`{path}`", f"`{file}:{inspect.getsourcelines(thing)[1]}`"))
     return table(("in the paper", "object", "line"), rows)

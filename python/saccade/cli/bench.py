@@ -1,4 +1,4 @@
-"""`saccade bench`: an operator against its peers, its floor and its targets."""
+"""`saccade bench`: an operator against its peers, its floor and its targets, or the models."""
 
 from __future__ import annotations
 
@@ -21,13 +21,18 @@ def _say(line: str) -> None:
 
 def bench(
     operator: Annotated[
-        str, typer.Argument(help="The operator, for example neighborhood_attention.")
+        str,
+        typer.Argument(help="The operator, for example neighborhood_attention, or models."),
     ],
     peers: Annotated[
         str | None, typer.Option(help="Comma-separated peers, or none. Default: all.")
     ] = None,
     cases: Annotated[
-        str | None, typer.Option(help="Comma-separated cases, or all. Default: those with targets.")
+        str | None,
+        typer.Option(
+            help="Comma-separated cases, or all. Default: those with targets. For models: names of "
+            "models, default one of every family."
+        ),
     ] = None,
     device: Annotated[str, typer.Option(help="cpu or cuda.")] = "cpu",
     dtype: Annotated[str, typer.Option(help="float32, float16 or bfloat16.")] = "float32",
@@ -52,8 +57,15 @@ def bench(
 ) -> None:
     """Measure an operator against other ways to compute it, in one process and one run.
 
-    Results are checked against the float64 reference before anything is timed.
+    Results are checked against the float64 reference before anything is timed. `saccade bench
+    models` measures the models against timm's or against plain torch operations.
     """
+    if operator == "models":
+        given: dict[str, object] = {"--peers": peers, "--plot": plot, "--check": check or None}
+        given |= {"--dtype": None if dtype == "float32" else dtype}
+        given |= {"--backend": None if backend == "auto" else backend}
+        _models(_names(cases), device, threads, quick, memory, quiet, json, given)
+        return
     from saccade.bench import load
     from saccade.bench._gate import GateError
     from saccade.bench._machine import reexecute_with_malloc_settings
@@ -84,3 +96,34 @@ def bench(
         raise typer.Exit(2)
     if check and not report.met:
         raise typer.Exit(1)
+
+
+def _models(
+    names: tuple[str, ...] | None,
+    device: str,
+    threads: int,
+    quick: bool,
+    memory: bool,
+    quiet: bool,
+    json: Path | None,
+    given: dict[str, object],
+) -> None:
+    from saccade.bench._machine import reexecute_with_malloc_settings
+    from saccade.bench._models import Options, print_models, run_models, save_json
+
+    unknown = [option for option, value in given.items() if value is not None]
+    if unknown:
+        _say(f"saccade bench: models does not take {', '.join(unknown)}")
+        raise typer.Exit(2)
+    try:
+        options = Options(names, device, threads, quick, memory)
+        options.check()
+        reexecute_with_malloc_settings()
+        report = run_models(options, (lambda line: None) if quiet else _say)
+    except ValueError as error:
+        _say(f"saccade bench: {error}")
+        raise typer.Exit(2) from error
+    print_models(report)
+    if json:
+        save_json(report, json)
+        print(f"wrote {json}")

@@ -6,7 +6,8 @@ import functools
 import importlib
 import os
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any, TypeVar
 
 import torch
@@ -79,6 +80,24 @@ def select_reverse_mode(operator: str, backend: str, tensor: Tensor) -> str:
             )
         return "reference"
     return rung
+
+
+@contextmanager
+def reference_only() -> Iterator[None]:
+    """Have "auto" take the reference of every operator inside the block: plain torch operations.
+
+    For comparisons. A backend that is forced by name has no kernel in the block.
+
+    >>> with reference_only():
+    ...     explain("gem", torch.zeros(1)).splitlines()[0]
+    'gem runs on: reference'
+    """
+    rungs = dict(_RUNGS)
+    _RUNGS.update({operator: {} for operator in rungs})
+    try:
+        yield
+    finally:
+        _RUNGS.update(rungs)
 
 
 def explain(operator: str, tensor: Tensor, backend: str = "auto") -> str:
