@@ -24,8 +24,10 @@ constexpr int64_t kChargeBytes = 65536;
 constexpr int64_t kMaxTasks = 256;
 // The most numbers that all tasks together may spend on sums of their own.
 constexpr int64_t kMaxSums = int64_t{1} << 22;
-// Results of that many bytes are gone from the caches before anyone reads them.
-constexpr int64_t kStreamBytes = int64_t{1} << 24;
+// Results of that many bytes push what the next operators read out of a shared third-level cache,
+// or are gone from it before anyone reads them: a chain of operators is faster around streamed
+// ones.
+constexpr int64_t kStreamBytes = int64_t{1} << 23;
 
 template <typename T>
 const Kernels<T>& kernels() {

@@ -56,20 +56,20 @@ void charge_plain(const BackwardArgs<T>& args, const Tile& tile, const Operands<
     const T* x = row_of(args.in.x, t, tile);
     const int64_t ahead = t + 2 * kStride <= args.problem.steps ? kStride * stride : 0;
     T* h_row = buffer.h + t * buffer.row;
-    for_each_vector<T>(
-        tile.count, [&](auto partial, int64_t i, int64_t lanes) __attribute__((always_inline)) {
-          constexpr bool kPartial = decltype(partial)::value;
-          Vec<T> v = potential_before<T, kHard, kPartial>(t, h_row - buffer.row, threshold,
-                                                          operands, i, lanes);
-          for (int64_t k = 0; k < kSteps; ++k) {
-            const T* from = x + k * stride + i;
-            const Vec<T> u = load_some<T, kPartial>(from, lanes);
-            __builtin_prefetch(from + ahead);
-            const Vec<T> h = charged<T, kCharge, kMultiply>(v, u, reset, rate);
-            store<T>(h_row + k * buffer.row + i, h);
-            v = after_reset<T, kHard>(h, h - threshold, reset);
-          }
-        });
+    for_each_vector<T>(tile.count,
+                       [&](auto partial, int64_t i, int64_t lanes) __attribute__((always_inline)) {
+                         constexpr bool kPartial = decltype(partial)::value;
+                         Vec<T> v = potential_before<T, kHard, kPartial>(
+                             t, h_row - buffer.row, threshold, operands, i, lanes);
+                         for (int64_t k = 0; k < kSteps; ++k) {
+                           const T* from = x + k * stride + i;
+                           const Vec<T> u = load_some<T, kPartial>(from, lanes);
+                           __builtin_prefetch(from + ahead);
+                           const Vec<T> h = charged<T, kCharge, kMultiply>(v, u, reset, rate);
+                           store<T>(h_row + k * buffer.row + i, h);
+                           v = after_reset<T, kHard>(h, h - threshold, reset);
+                         }
+                       });
   });
 }
 

@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from saccade import _load
-from saccade.ops._select import constant
+from saccade.ops._select import constant, with_signature
 
 
 def compute_dtype(dtype: torch.dtype) -> torch.dtype:
@@ -189,6 +189,7 @@ class Sample(torch.autograd.Function):
     generate_vmap_rule = True
 
     @staticmethod
+    @with_signature
     def forward(*arguments: Any) -> Tensor:
         return sample(arguments[-1], *arguments[:-1])
 
@@ -215,6 +216,7 @@ class Inverse(torch.autograd.Function):
     generate_vmap_rule = True
 
     @staticmethod
+    @with_signature
     def forward(*arguments: Any) -> tuple[Tensor, Tensor]:
         return inverse(arguments[-1], *arguments[:-1])
 

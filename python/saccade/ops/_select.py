@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import importlib
+import inspect
 import os
 import re
 from collections.abc import Callable, Iterator
@@ -134,6 +135,16 @@ def constant(function: Function) -> Function:
     # torch.compiler.assume_constant_result does this too, but imports Dynamo, which takes seconds
     vars(function)["_dynamo_marked_constant"] = True
     return function
+
+
+def with_signature(forward: Function) -> Function:
+    """Keep the signature of an autograd function's forward.
+
+    torch asks for it in every call, and inspect takes longer to work it out than a small kernel
+    takes to run.
+    """
+    vars(forward)["__signature__"] = inspect.signature(forward)
+    return forward
 
 
 def cuda_obstacle(tensor: Tensor) -> str | None:

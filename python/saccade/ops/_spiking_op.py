@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from saccade import _load, reference
-from saccade.ops._select import constant
+from saccade.ops._select import constant, with_signature
 from saccade.reference.spiking import BIT_SPIKES, BYTE_SPIKES, FLOAT_SPIKES, state_dtype
 
 INPUTS = 7
@@ -184,6 +184,7 @@ class Lif(torch.autograd.Function):
     generate_vmap_rule = True
 
     @staticmethod
+    @with_signature
     def forward(*arguments: Any) -> tuple[Tensor, Tensor, Tensor]:
         return call(arguments[-1], *arguments[:-1])
 
@@ -222,6 +223,7 @@ class LifBackward(torch.autograd.Function):
     generate_vmap_rule = True
 
     @staticmethod
+    @with_signature
     def forward(*arguments: Any) -> tuple[Tensor, ...]:
         op = _namespace(arguments[-1]).lif_backward.default
         grads: tuple[Tensor, ...] = op(*arguments[:-1])

@@ -233,8 +233,14 @@ class _Layout:
             tensor = tensor.permute(0, *self.order)
         return tensor.reshape(tensor.shape[0], *self.folded)
 
+    def unfold_state(self, tensor: Tensor) -> Tensor:
+        """[A, C, I] to [B, ...], as a view."""
+        if self.natural:  # one node of the graph instead of three
+            return tensor.reshape(self.sizes)
+        return self.unfold(tensor.unsqueeze(0)).squeeze(0)
+
     def unfold(self, tensor: Tensor) -> Tensor:
-        """Back again, as a view."""
+        """[T, A, C, I] to [T, B, ...], as a view."""
         tensor = tensor.reshape(tensor.shape[0], *self.sizes)
         if self.natural:
             return tensor
@@ -334,5 +340,5 @@ def _run(
         spikes = spikes.reshape(*x.shape[:-1], (x.shape[-1] + 7) // 8)
     else:
         spikes = layout.unfold(spikes)
-    v_last = layout.unfold(v_last.unsqueeze(0)).squeeze(0)
+    v_last = layout.unfold_state(v_last)
     return (spikes, v_last, layout.unfold(v_seq)) if store_v else (spikes, v_last)
