@@ -10,6 +10,11 @@
 STABLE_TORCH_LIBRARY(saccade, m) {
   m.def("isa() -> str");
 
+  // -1 where there is no partner; the total and the duals in float32, or float64 for float64.
+  m.def(
+      "assignment_forward(Tensor cost, Tensor? mask, bool maximize) "
+      "-> (Tensor row_to_col, Tensor col_to_row, Tensor total, Tensor row_dual, Tensor col_dual)");
+
   m.def(
       "causal_conv1d_forward(Tensor x, Tensor weight, Tensor? bias, Tensor? initial_states, "
       "Tensor? seq_idx, bool silu) -> Tensor out");

@@ -6,6 +6,7 @@ from saccade.ops._scan_conv import causal_conv1d, causal_conv1d_update
 from saccade.ops._scan_ssd import ssd_scan
 from saccade.ops._select import explain
 from saccade.ops._spiking_linear import spike_linear
+from saccade.ops._transport_assignment import Assignment, assignment
 from saccade.ops.gem import agem_project, gem_project, gem_project_
 from saccade.ops.kan import group_rational, kan_basis, kan_linear
 from saccade.ops.logpolar import logpolar_inverse, logpolar_sample
@@ -14,8 +15,10 @@ from saccade.ops.scan import selective_scan
 from saccade.ops.spiking import affine_lif, lif
 
 __all__ = [
+    "Assignment",
     "affine_lif",
     "agem_project",
+    "assignment",
     "causal_conv1d",
     "causal_conv1d_update",
     "combine",

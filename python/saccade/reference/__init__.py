@@ -1,5 +1,6 @@
 """Every operator in plain torch: float64-capable, differentiable, the truth of the tests."""
 
+from saccade.reference._transport_exact import assignment
 from saccade.reference.gem import combine, gem_project, gram_dot, nnqp
 from saccade.reference.kan import group_rational, kan_basis, kan_linear
 from saccade.reference.logpolar import logpolar_inverse, logpolar_sample
@@ -8,6 +9,7 @@ from saccade.reference.scan import causal_conv1d, selective_scan, ssd_scan
 from saccade.reference.spiking import lif, spike_linear
 
 __all__ = [
+    "assignment",
     "causal_conv1d",
     "combine",
     "gem_project",
