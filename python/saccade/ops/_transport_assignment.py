@@ -217,7 +217,7 @@ def assignment(
     problems = fold_batch(cost, 2)
     masks = None if pairs is None else fold_batch(pairs, 2)
     if rung == "reference":
-        results = reference.assignment(problems, maximize, masks)
+        results: tuple[Tensor, ...] = reference.assignment(problems, maximize, masks)
     elif torch.is_grad_enabled() and cost.requires_grad:
         results = Matched.apply(problems, masks, maximize)
     else:

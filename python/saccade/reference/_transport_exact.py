@@ -45,7 +45,7 @@ def _ship(
                 if spare[end] > tiny:
                     break
                 closed[end] = True
-                for row in np.flatnonzero((flow[:, end] > 0) & np.isinf(reached)):
+                for row in np.flatnonzero((flow[:, end] > 0) & np.isinf(reached)).tolist():
                     reached[row], from_column[row] = distance[end], end
                     through = distance[end] + cost[row] - u[row] - v
                     nearer = ~closed & (through < distance)
