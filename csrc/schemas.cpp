@@ -23,6 +23,12 @@ STABLE_TORCH_LIBRARY(saccade, m) {
       "initial_states, Tensor? seq_idx, bool silu) "
       "-> (Tensor grad_x, Tensor grad_weight, Tensor grad_bias, Tensor grad_initial_states)");
 
+  // Weights that are absent are uniform and sum to 1; masses are integers inside.
+  m.def(
+      "emd_forward(Tensor cost, Tensor? a, Tensor? b) "
+      "-> (Tensor plan, Tensor f, Tensor g, Tensor value, Tensor err, Tensor pivots, Tensor "
+      "status)");
+
   // Sums in float64 whatever the inputs; a row whose slack is +inf takes no part. The list form has
   // one stacked [t, n] memory a gradient, or rows times as many tensors, row after row.
   m.def(

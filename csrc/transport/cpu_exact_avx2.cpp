@@ -1,3 +1,3 @@
 #define SACCADE_ISA_NAMESPACE avx2
 #define SACCADE_BYTES 32
-#include "transport/cpu_assignment.inl"
+#include "transport/cpu_emd.inl"

@@ -1,3 +1,3 @@
 #define SACCADE_ISA_NAMESPACE baseline
 #define SACCADE_BYTES 16
-#include "transport/cpu_assignment.inl"
+#include "transport/cpu_emd.inl"

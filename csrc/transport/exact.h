@@ -32,10 +32,41 @@ struct AssignmentKernel {
                 const Matching<T>&);
 };
 
+// Weights of one side; without data all are the same and sum to 1.
+template <typename T>
+struct Weights {
+  const T* data;
+  int64_t stride;
+};
+
+// Where the results of one transport problem go; the plan is dense [n, m].
+template <typename T>
+struct Transport {
+  T* plan;
+  T* f;
+  T* g;
+  T* value;
+  T* err;
+  int32_t* pivots;
+  int32_t* status;
+};
+
+enum TransportStatus : int32_t { kSolved = 0, kMostPivots = 1, kInfeasible = 2, kNotFinite = 3 };
+
+template <typename T>
+struct TransportKernel {
+  int64_t (*space)(int64_t n, int64_t m);
+  // `tolerance`: the relative difference of the two totals that is rounding.
+  void (*solve)(const Costs<T>&, int64_t n, int64_t m, const Weights<T>& a, const Weights<T>& b,
+                double tolerance, void* space, const Transport<T>&);
+};
+
 // One set of tables an instruction set, each in its own file.
-#define SACCADE_EXACT_TABLES                             \
-  extern const AssignmentKernel<float> kAssignmentFloat; \
-  extern const AssignmentKernel<double> kAssignmentDouble;
+#define SACCADE_EXACT_TABLES                               \
+  extern const AssignmentKernel<float> kAssignmentFloat;   \
+  extern const AssignmentKernel<double> kAssignmentDouble; \
+  extern const TransportKernel<float> kTransportFloat;     \
+  extern const TransportKernel<double> kTransportDouble;
 namespace baseline {
 SACCADE_EXACT_TABLES
 }  // namespace baseline

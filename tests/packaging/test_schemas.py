@@ -46,7 +46,7 @@ def test_the_compiled_operator_has_the_declared_schema(name: str) -> None:
 
 
 # No model needs these on a GPU: what they speed up is a product of bits and weights on the CPU.
-CPU_ONLY = {"isa", "spike_linear"}
+CPU_ONLY = {"assignment_forward", "emd_forward", "isa", "spike_linear"}
 
 
 @pytest.mark.parametrize("name", [name for name in DECLARED if name not in CPU_ONLY])

@@ -7,6 +7,7 @@ from saccade.ops._scan_ssd import ssd_scan
 from saccade.ops._select import explain
 from saccade.ops._spiking_linear import spike_linear
 from saccade.ops._transport_assignment import Assignment, assignment
+from saccade.ops._transport_emd import emd
 from saccade.ops.gem import agem_project, gem_project, gem_project_
 from saccade.ops.kan import group_rational, kan_basis, kan_linear
 from saccade.ops.logpolar import logpolar_inverse, logpolar_sample
@@ -22,6 +23,7 @@ __all__ = [
     "causal_conv1d",
     "causal_conv1d_update",
     "combine",
+    "emd",
     "explain",
     "gem_project",
     "gem_project_",

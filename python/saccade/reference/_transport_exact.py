@@ -186,3 +186,92 @@ def assignment(cost: Tensor, maximize: bool = False, mask: Tensor | None = None)
         put(sign * u, n, dtype=kept),
         put(sign * v, m, dtype=kept),
     )
+
+
+def mass_tolerance(dtype: torch.dtype) -> float:
+    """Relative difference of the two totals that counts as rounding."""
+    return 1e-5 if dtype in (torch.float32, torch.float64) else 1e-2
+
+
+def _transport(
+    cost: np.ndarray, a: np.ndarray, b: np.ndarray, tolerance: float
+) -> tuple[np.ndarray, np.ndarray, np.ndarray, float, int]:
+    """Plan, f, g, the mass that could not go, and the status."""
+    n, m = cost.shape
+    total = a.sum()
+    bad = np.isnan(cost).any() or np.isneginf(cost).any()
+    if bad or not (np.isfinite(total + b.sum()) and (a >= 0).all() and (b >= 0).all()):
+        nan = math.nan
+        return np.full((n, m), nan), np.full(n, nan), np.full(m, nan), nan, NOT_FINITE
+    unequal = abs(total - b.sum()) > tolerance * total
+    if total == 0 or b.sum() == 0:
+        g = cost.min(0, initial=math.inf)
+        return np.zeros((n, m)), np.zeros(n), g, total, INFEASIBLE if unequal else SOLVED
+    plan, f, g = _ship_allowed(cost, a, b * (total / b.sum()))
+    shift = (g @ b - f @ a) / (2 * total)
+    lost = max(total - plan.sum(), 0.0)
+    infeasible = unequal or lost > 1e-9 * total
+    return plan, f + shift, g - shift, lost, INFEASIBLE if infeasible else SOLVED
+
+
+def emd(
+    cost: Tensor, a: Tensor | None = None, b: Tensor | None = None
+) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
+    r"""The cheapest plan that moves weights a to weights b, and its dual variables.
+
+    .. math:: \min_{P \ge 0,\ P 1 = a,\ P^\top 1 = b} \langle C, P \rangle
+              = \max_{f_i + g_j \le C_{ij}} \langle f, a \rangle + \langle g, b \rangle
+
+    Args:
+        cost: C, [..., n, m]; pairs of infinite cost carry nothing.
+        a: [..., n], by default 1 / n.
+        b: [..., m], by default 1 / m; scaled to the total of a.
+
+    Returns:
+        plan [..., n, m], f [..., n], g [..., m], the cost of the plan [...], the mass that could
+        not go [...], the number of pivots [...], which is 0 here, and the status [...]: 0 solved, 2
+        infeasible, 3 not finite.
+
+    >>> emd(torch.tensor([[0.0, 2.0], [2.0, 0.0]]), torch.tensor([0.25, 0.75]))[3]
+    tensor(0.5000)
+    """
+    *batch, n, m = cost.shape
+    kept = torch.float64 if cost.dtype == torch.float64 else torch.float32
+    count = math.prod(batch)
+    tolerance = mass_tolerance(cost.dtype)
+    weights = [
+        torch.full((size,), 1.0 / max(size, 1), dtype=torch.float64, device=cost.device)
+        if given is None
+        else given.double()
+        for given, size in ((a, n), (b, m))
+    ]
+    problems = cost.detach().double().reshape(count, n, m).cpu().numpy()
+    sides = [
+        w.detach().expand(*batch, size).reshape(count, size).cpu().numpy()
+        for w, size in zip(weights, (n, m), strict=True)
+    ]
+    plan, f, g = np.zeros((count, n, m)), np.zeros((count, n)), np.zeros((count, m))
+    err, status = np.zeros(count), np.zeros(count)
+    for k in range(count):
+        plan[k], f[k], g[k], err[k], status[k] = _transport(
+            problems[k], sides[0][k], sides[1][k], tolerance
+        )
+
+    def put(array: np.ndarray, *axes: int) -> Tensor:
+        return torch.from_numpy(array).to(cost.device).reshape([*batch, *axes])
+
+    p, u, v = put(plan, n, m), put(f, n), put(g, m)
+    value = torch.where(p == 0, 0.0, p * cost.double()).sum((-2, -1))
+    # the duals are the gradients by the weights; their own value stays what it is
+    for dual, weight in ((u, weights[0]), (v, weights[1])):
+        value = value + torch.where(dual.isinf(), 0.0, dual * (weight - weight.detach())).sum(-1)
+    whole = torch.zeros(batch, dtype=torch.int32, device=cost.device)
+    return (
+        p.to(kept),
+        u.to(kept),
+        v.to(kept),
+        value.to(kept),
+        put(err).to(kept),
+        whole,
+        put(status).to(torch.int32),
+    )
