@@ -10,7 +10,7 @@
 
 #include <stdint.h>
 
-namespace saccade::transport::SACCADE_TRANSPORT_NAMESPACE {
+namespace saccade::transport::exact::SACCADE_TRANSPORT_NAMESPACE {
 
 // The two smallest of c_ij - v_j in a row; index -1 and an infinite value where there is none.
 template <typename T>
@@ -211,4 +211,4 @@ SACCADE_TRANSPORT_FUNCTION bool solve(const Team& team, const Problem<T>& p) {
   return true;
 }
 
-}  // namespace saccade::transport::SACCADE_TRANSPORT_NAMESPACE
+}  // namespace saccade::transport::exact::SACCADE_TRANSPORT_NAMESPACE

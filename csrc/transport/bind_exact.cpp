@@ -11,7 +11,7 @@
 #include "common/scratch.h"
 #include "transport/exact.h"
 
-namespace saccade::transport {
+namespace saccade::transport::exact {
 namespace {
 
 template <typename T>
@@ -170,9 +170,9 @@ Plan emd(const Tensor& cost, const OptionalTensor& a, const OptionalTensor& b) {
 }
 
 }  // namespace
-}  // namespace saccade::transport
+}  // namespace saccade::transport::exact
 
 STABLE_TORCH_LIBRARY_IMPL(saccade, CPU, m) {
-  m.impl("assignment_forward", TORCH_BOX(&saccade::transport::assignment));
-  m.impl("emd_forward", TORCH_BOX(&saccade::transport::emd));
+  m.impl("assignment_forward", TORCH_BOX(&saccade::transport::exact::assignment));
+  m.impl("emd_forward", TORCH_BOX(&saccade::transport::exact::emd));
 }

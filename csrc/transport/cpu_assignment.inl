@@ -5,7 +5,7 @@
 
 #include "transport/cpu_team.inl"
 
-namespace saccade::transport::SACCADE_ISA_NAMESPACE {
+namespace saccade::transport::exact::SACCADE_ISA_NAMESPACE {
 
 constexpr int64_t kLine = 64;
 
@@ -300,4 +300,4 @@ const AssignmentKernel<float> kAssignmentFloat{assignment_space<float>, solve_as
 const AssignmentKernel<double> kAssignmentDouble{assignment_space<double>,
                                                  solve_assignment<double>};
 
-}  // namespace saccade::transport::SACCADE_ISA_NAMESPACE
+}  // namespace saccade::transport::exact::SACCADE_ISA_NAMESPACE

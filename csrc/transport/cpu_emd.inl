@@ -6,7 +6,7 @@
 #include "transport/cpu_assignment.inl"
 #include "transport/cpu_simplex.inl"
 
-namespace saccade::transport::SACCADE_ISA_NAMESPACE {
+namespace saccade::transport::exact::SACCADE_ISA_NAMESPACE {
 
 // All mass in units; a sum of two fits into 64 bits.
 constexpr double kUnits = static_cast<double>(int64_t{1} << 60);
@@ -338,4 +338,4 @@ extern const TransportKernel<double> kTransportDouble;
 const TransportKernel<float> kTransportFloat{emd_space<float>, solve_emd<float>};
 const TransportKernel<double> kTransportDouble{emd_space<double>, solve_emd<double>};
 
-}  // namespace saccade::transport::SACCADE_ISA_NAMESPACE
+}  // namespace saccade::transport::exact::SACCADE_ISA_NAMESPACE

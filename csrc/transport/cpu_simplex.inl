@@ -9,7 +9,7 @@
 
 #include "transport/cpu_team.inl"
 
-namespace saccade::transport::SACCADE_ISA_NAMESPACE {
+namespace saccade::transport::exact::SACCADE_ISA_NAMESPACE {
 
 constexpr int32_t kRowsABlock = 1;
 constexpr int32_t kRecomputations = 8;
@@ -282,4 +282,4 @@ inline int64_t simplex(const Network& w, double tolerance, int64_t most) {
   }
 }
 
-}  // namespace saccade::transport::SACCADE_ISA_NAMESPACE
+}  // namespace saccade::transport::exact::SACCADE_ISA_NAMESPACE

@@ -8,7 +8,7 @@
 #define SACCADE_TRANSPORT_FUNCTION inline
 #include "transport/assignment.inl"
 
-namespace saccade::transport::SACCADE_ISA_NAMESPACE {
+namespace saccade::transport::exact::SACCADE_ISA_NAMESPACE {
 
 using saccade::SACCADE_ISA_NAMESPACE::broadcast;
 using saccade::SACCADE_ISA_NAMESPACE::kWidth;
@@ -192,4 +192,4 @@ struct Alone {
   }
 };
 
-}  // namespace saccade::transport::SACCADE_ISA_NAMESPACE
+}  // namespace saccade::transport::exact::SACCADE_ISA_NAMESPACE

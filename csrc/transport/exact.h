@@ -3,7 +3,7 @@
 
 #include <stdint.h>
 
-namespace saccade::transport {
+namespace saccade::transport::exact {
 
 // A matrix of costs wherever it lies; mask is null or one byte a cost, 0 where it is forbidden.
 template <typename T>
@@ -79,4 +79,4 @@ SACCADE_EXACT_TABLES
 }  // namespace avx512
 #endif
 
-}  // namespace saccade::transport
+}  // namespace saccade::transport::exact

@@ -14,9 +14,11 @@ from saccade.ops.logpolar import logpolar_inverse, logpolar_sample
 from saccade.ops.neighborhood_attention import merge_attentions, neighborhood_attention
 from saccade.ops.scan import selective_scan
 from saccade.ops.spiking import affine_lif, lif
+from saccade.ops.transport import OTResult, sinkhorn, sinkhorn_divergence, sinkhorn_points
 
 __all__ = [
     "Assignment",
+    "OTResult",
     "affine_lif",
     "agem_project",
     "assignment",
@@ -41,6 +43,9 @@ __all__ = [
     "neighborhood_attention",
     "nnqp",
     "selective_scan",
+    "sinkhorn",
+    "sinkhorn_divergence",
+    "sinkhorn_points",
     "spike_linear",
     "ssd_scan",
 ]

@@ -7,6 +7,7 @@ from saccade.reference.logpolar import logpolar_inverse, logpolar_sample
 from saccade.reference.neighborhood_attention import neighborhood_attention
 from saccade.reference.scan import causal_conv1d, selective_scan, ssd_scan
 from saccade.reference.spiking import lif, spike_linear
+from saccade.reference.transport import point_costs, sinkhorn, sinkhorn_gradients
 
 __all__ = [
     "assignment",
@@ -23,7 +24,10 @@ __all__ = [
     "logpolar_sample",
     "neighborhood_attention",
     "nnqp",
+    "point_costs",
     "selective_scan",
+    "sinkhorn",
+    "sinkhorn_gradients",
     "spike_linear",
     "ssd_scan",
 ]
