@@ -10,6 +10,11 @@
 STABLE_TORCH_LIBRARY(saccade, m) {
   m.def("isa() -> str");
 
+  // -1 where there is no partner; the total and the duals in float32, or float64 for float64.
+  m.def(
+      "assignment_forward(Tensor cost, Tensor? mask, bool maximize) "
+      "-> (Tensor row_to_col, Tensor col_to_row, Tensor total, Tensor row_dual, Tensor col_dual)");
+
   m.def(
       "causal_conv1d_forward(Tensor x, Tensor weight, Tensor? bias, Tensor? initial_states, "
       "Tensor? seq_idx, bool silu) -> Tensor out");
@@ -17,6 +22,12 @@ STABLE_TORCH_LIBRARY(saccade, m) {
       "causal_conv1d_backward(Tensor grad_out, Tensor x, Tensor weight, Tensor? bias, Tensor? "
       "initial_states, Tensor? seq_idx, bool silu) "
       "-> (Tensor grad_x, Tensor grad_weight, Tensor grad_bias, Tensor grad_initial_states)");
+
+  // Weights that are absent are uniform and sum to 1; masses are integers inside.
+  m.def(
+      "emd_forward(Tensor cost, Tensor? a, Tensor? b) "
+      "-> (Tensor plan, Tensor f, Tensor g, Tensor value, Tensor err, Tensor pivots, Tensor "
+      "status)");
 
   // Sums in float64 whatever the inputs; a row whose slack is +inf takes no part. The list form has
   // one stacked [t, n] memory a gradient, or rows times as many tensors, row after row.

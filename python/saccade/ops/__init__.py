@@ -14,6 +14,8 @@ from saccade.ops._statevector_program import (
     param,
     pauli_sums,
 )
+from saccade.ops._transport_assignment import Assignment, assignment
+from saccade.ops._transport_emd import emd
 from saccade.ops.gem import agem_project, gem_project, gem_project_
 from saccade.ops.kan import group_rational, kan_basis, kan_linear
 from saccade.ops.logpolar import logpolar_inverse, logpolar_sample
@@ -23,6 +25,7 @@ from saccade.ops.spiking import affine_lif, lif
 from saccade.ops.transport import OTResult, sinkhorn, sinkhorn_divergence, sinkhorn_points
 
 __all__ = [
+    "Assignment",
     "OTResult",
 from saccade.ops.statevector import probabilities, sample, statevector, statevector_expval
 
@@ -30,10 +33,12 @@ __all__ = [
     "Program",
     "affine_lif",
     "agem_project",
+    "assignment",
     "causal_conv1d",
     "causal_conv1d_update",
     "combine",
     "constant",
+    "emd",
     "explain",
     "gem_project",
     "gem_project_",

@@ -1,5 +1,6 @@
 """Every operator in plain torch: float64-capable, differentiable, the truth of the tests."""
 
+from saccade.reference._transport_exact import assignment, emd
 from saccade.reference.gem import combine, gem_project, gram_dot, nnqp
 from saccade.reference.kan import group_rational, kan_basis, kan_linear
 from saccade.reference.logpolar import logpolar_inverse, logpolar_sample
@@ -10,8 +11,10 @@ from saccade.reference.transport import point_costs, sinkhorn, sinkhorn_gradient
 from saccade.reference.statevector import statevector, statevector_expval
 
 __all__ = [
+    "assignment",
     "causal_conv1d",
     "combine",
+    "emd",
     "gem_project",
     "gram_dot",
     "group_rational",

@@ -1,0 +1,3 @@
+#define SACCADE_ISA_NAMESPACE avx2
+#define SACCADE_BYTES 32
+#include "transport/cpu_emd.inl"
