@@ -22,14 +22,12 @@ from saccade.ops.logpolar import logpolar_inverse, logpolar_sample
 from saccade.ops.neighborhood_attention import merge_attentions, neighborhood_attention
 from saccade.ops.scan import selective_scan
 from saccade.ops.spiking import affine_lif, lif
+from saccade.ops.statevector import probabilities, sample, statevector, statevector_expval
 from saccade.ops.transport import OTResult, sinkhorn, sinkhorn_divergence, sinkhorn_points
 
 __all__ = [
     "Assignment",
     "OTResult",
-from saccade.ops.statevector import probabilities, sample, statevector, statevector_expval
-
-__all__ = [
     "Program",
     "affine_lif",
     "agem_project",

@@ -7,8 +7,8 @@ from saccade.reference.logpolar import logpolar_inverse, logpolar_sample
 from saccade.reference.neighborhood_attention import neighborhood_attention
 from saccade.reference.scan import causal_conv1d, selective_scan, ssd_scan
 from saccade.reference.spiking import lif, spike_linear
-from saccade.reference.transport import point_costs, sinkhorn, sinkhorn_gradients
 from saccade.reference.statevector import statevector, statevector_expval
+from saccade.reference.transport import point_costs, sinkhorn, sinkhorn_gradients
 
 __all__ = [
     "assignment",

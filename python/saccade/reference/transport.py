@@ -264,7 +264,7 @@ def sinkhorn_gradients(
 
 
 def _of_weight(x: Tensor, f: Tensor, a: Tensor, eps: float, rho: float, kl: bool) -> Tensor:
-    """x times the derivative of the marginal a exp(-(f - eps log a) / rho) by a."""
+    """X times the derivative of the marginal a exp(-(f - eps log a) / rho) by a."""
     if math.isinf(rho):
         return torch.where(a == 0, 0.0, x)
     base = eps * _log(a) if kl else 0.0
