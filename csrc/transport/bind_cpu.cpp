@@ -50,6 +50,16 @@ void for_problems(const Sizes& sizes, bool points, const F& task) {
   for (int64_t b = 0; b < sizes.batch; ++b) task(solver, b);
 }
 
+// A cost that is there; one without numbers has no address.
+template <typename T>
+Cost<T> matrix(const T* first, int64_t columns) {
+  static const T kNothing{};
+  Cost<T> cost{};
+  cost.matrix = first == nullptr ? &kNothing : first;
+  cost.stride = columns;
+  return cost;
+}
+
 // The small outputs of a problem, in the type that is computed in.
 struct Outputs {
   Tensor f, g, value, linear, n_iter, err, status;
@@ -92,9 +102,7 @@ std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor> forwa
     using T = decltype(zero);
     const int64_t n = sizes.rows, m = sizes.columns;
     for_problems<Solver<T>>(sizes, false, [&](Solver<T>& solver, int64_t i) {
-      Cost<T> rows{};
-      rows.matrix = data<T>(c) + i * n * m;
-      rows.stride = m;
+      const Cost<T> rows = matrix(data<T>(c) + i * n * m, m);
       out.set(i, solver.solve(rows, data<T>(wa) + i * n, data<T>(wb) + i * m,
                               at(data_or_null<T>(f0), i * n), at(data_or_null<T>(g0), i * m),
                               options, tolerance, data<T>(plan) + i * n * m, data<T>(out.f) + i * n,
@@ -236,9 +244,7 @@ std::tuple<Tensor, Tensor, Tensor> backward(
     using T = decltype(zero);
     const int64_t n = sizes.rows, m = sizes.columns;
     for_problems<AdjointSolver<T>>(sizes, false, [&](AdjointSolver<T>& solver, int64_t i) {
-      Cost<T> rows{};
-      rows.matrix = data<T>(c) + i * n * m;
-      rows.stride = m;
+      const Cost<T> rows = matrix(data<T>(c) + i * n * m, m);
       solver.solve(rows, data<T>(wa) + i * n, data<T>(wb) + i * m, data<T>(p) + i * n * m,
                    data<T>(cf) + i * n, data<T>(cg) + i * m, grads.at<T>(i, n, m), options);
       solver.cost_gradient(data<T>(of_cost) + i * n * m);

@@ -124,7 +124,8 @@ def weights(name: str, given: Any, count: Any, axis: str, main: Tensor) -> Tenso
         raise ValueError(
             f"{name} must be on the device of the cost, {main.device}, got {given.device}."
         )
-    return given.to(compute_dtype(main))
+    weight: Tensor = given.to(compute_dtype(main))
+    return weight
 
 
 def uniform(count: Any, alive: Tensor | None, main: Tensor) -> Tensor:

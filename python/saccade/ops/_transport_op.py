@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor
@@ -96,17 +96,22 @@ def _reference_backward(*arguments: Any) -> tuple[Tensor, Tensor, Tensor]:
     )  # fmt: skip
     wide = tuple(None if given is None else given.to(a.dtype) for given in grads)
     of_cost, of_a, of_b = _reference.sinkhorn_gradients(
-        wide, cost.to(a.dtype), a, b, plan.to(a.dtype), f, g, eps=eps, rho=(rho_a, rho_b), kl=kl
-    )  # type: ignore[arg-type]
+        cast("_reference.Grads", wide), cost.to(a.dtype), a, b, plan.to(a.dtype), f, g,
+        eps=eps, rho=(rho_a, rho_b), kl=kl,
+    )  # fmt: skip
     return of_cost.to(cost.dtype), of_a, of_b
+
+
+_REFERENCE: dict[str, Callable[..., Any]] = {
+    "sinkhorn_backward": _reference_backward,
+    "sinkhorn_forward": _reference_forward,
+}
 
 
 def kernel(rung: str, name: str) -> Callable[..., Any]:
     """The operator of a rung, without autograd."""
     if rung == "reference":
-        return {"sinkhorn_forward": _reference_forward, "sinkhorn_backward": _reference_backward}[
-            name
-        ]
+        return _REFERENCE[name]
     op: Callable[..., Any] = getattr(torch.ops.saccade, name).default
     return op
 

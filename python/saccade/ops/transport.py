@@ -245,7 +245,7 @@ def sinkhorn_points(
         )  # fmt: skip
         return solved._replace(plan=None)
     if p == "cos":
-        x, y = _unit(x), _unit(y)
+        x, y = _unit(x.to(wa.dtype)), _unit(y.to(wa.dtype))
     count, dim = math.prod(batch), x.shape[-1]
     px = x.expand(*batch, n, dim).reshape(count, n, dim)
     py = y.expand(*batch, m, dim).reshape(count, m, dim)
@@ -306,8 +306,8 @@ def sinkhorn_divergence(
 ) -> Tensor:
     r"""Debiased transport cost between weighted points: 0 for equal ones, and not negative.
 
-    .. math:: S = \mathrm{OT}(a, b) - \tfrac{1}{2} \mathrm{OT}(a, a) - \tfrac{1}{2} \mathrm{OT}(b, b)
-              + \tfrac{\varepsilon}{2} \bigl(\textstyle\sum a - \sum b\bigr)^2
+    .. math:: S = \mathrm{OT}(a, b) - \tfrac{1}{2} \mathrm{OT}(a, a)
+              - \tfrac{1}{2} \mathrm{OT}(b, b) + \tfrac{\varepsilon}{2} \bigl(\textstyle\sum a - \sum b\bigr)^2
 
     Args:
         x: [..., n, D].
@@ -354,13 +354,14 @@ def sinkhorn_divergence(
 
     both = (None, None, None) if mask is None else (mask, (mask[0],) * 2, (mask[1],) * 2)
     across = solve(x, y, a, b, both[0]).value
-    within = solve(x, x, a, a, both[1]).value + solve(y, y, b, b, both[2]).value
-    divergence = across - within / 2
+    within: Tensor = solve(x, x, a, a, both[1]).value + solve(y, y, b, b, both[2]).value
+    divergence: Tensor = across - within / 2
     if rho is None or (a is None and b is None):
         return divergence
     total_a = _total(a, None if mask is None else mask[0])
     total_b = _total(b, None if mask is None else mask[1])
-    return divergence + eps / 2 * (total_a - total_b).to(divergence.dtype).square()
+    difference: Tensor = total_a - total_b
+    return divergence + eps / 2 * difference.to(divergence.dtype).square()
 
 
 def _total(weight: Tensor | None, alive: Tensor | None) -> Any:

@@ -16,6 +16,9 @@ from torch import Tensor
 CONVERGED, MAX_ITER, INFEASIBLE, NOT_FINITE = range(4)
 
 
+Grads = tuple[Tensor | None, Tensor | None, Tensor | None, Tensor | None, Tensor | None]
+
+
 class Solution(NamedTuple):
     """Plan, potentials and what became of the loop."""
 
@@ -128,7 +131,7 @@ def _range(cost: Tensor) -> Tensor:
 
 
 def _plan(cost: Tensor, f: Tensor, g: Tensor, eps: Any) -> Tensor:
-    return ((f.unsqueeze(-1) + g.unsqueeze(-2) - cost) / eps).exp()
+    return torch.exp((f.unsqueeze(-1) + g.unsqueeze(-2) - cost) / eps)
 
 
 def _moved(
@@ -194,7 +197,7 @@ def _weighted(marginal: Tensor, potential: Tensor) -> Tensor:
 
 
 def sinkhorn_gradients(
-    grads: tuple[Tensor | None, Tensor | None, Tensor | None, Tensor | None, Tensor | None],
+    grads: Grads,
     cost: Tensor,
     a: Tensor,
     b: Tensor,
@@ -221,7 +224,15 @@ def sinkhorn_gradients(
 
     Args:
         grads: of plan, f, g, value and value_linear; None is zero.
-        cost, a, b, plan, f, g, eps, rho, kl: as in :func:`sinkhorn` and from it.
+        cost: C [..., n, m].
+        a: [..., n].
+        b: [..., m].
+        plan: P, of :func:`sinkhorn`.
+        f: of :func:`sinkhorn`.
+        g: of :func:`sinkhorn`.
+        eps: entropy.
+        rho: relaxation of the rows and of the columns.
+        kl: what the entropy is relative to.
 
     Returns:
         Gradients of cost, a and b. Where both sides are balanced the weighted mean of g, by P'1,
@@ -264,7 +275,7 @@ def sinkhorn_gradients(
 
 
 def _of_weight(x: Tensor, f: Tensor, a: Tensor, eps: float, rho: float, kl: bool) -> Tensor:
-    """X times the derivative of the marginal a exp(-(f - eps log a) / rho) by a."""
+    """Multiply x by the derivative of the marginal a exp(-(f - eps log a) / rho) by a."""
     if math.isinf(rho):
         return torch.where(a == 0, 0.0, x)
     base = eps * _log(a) if kl else 0.0
@@ -277,10 +288,8 @@ def _envelope(
 ) -> Tensor:
     """Derivative of the value by a; 0 where a is 0."""
     share = rows / torch.where(a == 0, 1.0, a)
-    if math.isinf(rho):
-        slope = f - (eps * _log(a) if kl else 0.0)
-    else:
-        slope = rho * (1 - share)
+    base = eps * _log(a) if kl else 0.0
+    slope = f - base if math.isinf(rho) else rho * (1 - share)
     if kl:
         slope = slope + eps * (b.sum(-1, keepdim=True) - share)
     return torch.where((a == 0) | (f == -math.inf), 0.0, slope)
