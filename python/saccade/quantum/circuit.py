@@ -302,8 +302,8 @@ class Circuit(GateMethods):
     ) -> Tensor:
         """Run it by :func:`saccade.ops.statevector_expval`: [B, K], differentiable.
 
-        >>> Circuit(2).h(0).cx(0, 1).expval(observables=["ZZ", "ZI"])
-        tensor([[1., 0.]])
+        >>> Circuit(2).ry(0, 1.0).cx(0, 1).expval(observables=["ZI", "IX"])
+        tensor([[0.5403, 0.0000]])
         """
         state = _complex(self.initial_state(inputs))
         options = {"state": state, **options}

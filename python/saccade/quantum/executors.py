@@ -126,8 +126,8 @@ class PrimitiveExecutor:
         sums = pauli_sums(observables, program.n_wires)
         prepared = self._prepare(program)
         angles = prepared.angles(params, inputs)
-        batch = max(len(angles), 1 if state is None else len(state))
-        angles = angles.expand(batch, -1)
+        if state is not None and len(angles) == 1:
+            angles = angles.expand(len(state), -1)
         real = torch.float64 if dtype == torch.complex128 else torch.float32
         if not sums or not len(angles):
             return torch.zeros(len(angles), len(sums), dtype=real)
@@ -168,7 +168,8 @@ class PrimitiveExecutor:
 
     def _batch(self, prepared: Prepared, circuit: Any, numbers: Tensor, sums: PauliSums) -> Tensor:
         names = prepared.parameters
-        values = {p: numbers[..., i].numpy() for i, p in enumerate(names)} or None
+        # all under one key: an array of one parameter alone may have lost its last axis
+        values = {tuple(p.name for p in names): numbers.numpy()} if names else None
         run = self._sampler if self.samples else self._estimator
         found = run(circuit, values, sums)
         if values is None:
@@ -178,7 +179,8 @@ class PrimitiveExecutor:
     def _estimator(self, circuit: Any, values: Any, sums: PauliSums) -> Tensor:
         info = require("qiskit.quantum_info", extra="quantum", purpose="PrimitiveExecutor")
         compiled = self._compile(circuit)
-        shape = (len(sums), *(1,) * (0 if values is None else next(iter(values.values())).ndim))
+        lead = 0 if values is None else next(iter(values.values())).ndim - 1
+        shape = (len(sums), *(1,) * lead)
         operators = []
         for terms in sums:
             pairs = [(word[::-1], coefficient) for coefficient, word in terms]
