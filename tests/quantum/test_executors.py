@@ -123,6 +123,16 @@ def test_without_parameters(make) -> None:
     assert run(Circuit(1).rx(0, feature(0)), None, torch.zeros(0, 1), ["Z"]).shape == (0, 1)
 
 
+def test_leading_axes_are_the_batch() -> None:
+    circuit = Circuit(2).ry(0, feature(0)).crx(0, 1, "a")
+    params, inputs = values(circuit, 6)
+    run = PrimitiveExecutor(estimator())
+    flat = run(circuit, params, inputs, ["ZI", "IY"])
+    stacked = run(circuit, params, inputs.reshape(2, 3, 1), ["ZI", "IY"])
+    assert torch.equal(stacked.flatten(0, 1), flat)
+    assert torch.equal(run(circuit, params, inputs[0], ["ZI", "IY"]), flat[0])
+
+
 def test_programs_are_prepared_once() -> None:
     run = PrimitiveExecutor(estimator())
     bell = Circuit(2).h(0).cx(0, 1)
@@ -130,6 +140,7 @@ def test_programs_are_prepared_once() -> None:
     (kept,) = run._prepared.values()
     run(Circuit(2).h(0).cx(0, 1), observables=["ZZ"])
     assert run._prepared[bell.program()] is kept
+    assert list(kept.compiled) == [""]
 
 
 def test_words_that_commute_share_a_basis() -> None:
@@ -144,7 +155,7 @@ def test_words_that_commute_share_a_basis() -> None:
         (
             lambda: PrimitiveExecutor(estimator())(Circuit(1).rx(0, "a"), None, None, ["Z"]),
             ValueError,
-            "params must not be None",
+            "params must have shape \\(1,\\), got None",
         ),
         (
             lambda: PrimitiveExecutor(estimator())(Circuit(1).rx(0, "a"), torch.ones(2)),
@@ -154,7 +165,7 @@ def test_words_that_commute_share_a_basis() -> None:
         (
             lambda: PrimitiveExecutor(estimator())(Circuit(1), None, torch.ones(2)),
             ValueError,
-            "inputs must have shape \\(B, 0\\), got \\(2,\\)",
+            "inputs must have shape \\[..., 0\\], got \\(2,\\)",
         ),
     ],
 )

@@ -16,6 +16,7 @@ PACKAGES = (
     "saccade.models",
     "saccade.data",
     "saccade.learn",
+    "saccade.quantum",
     "saccade.systems",
 )
 

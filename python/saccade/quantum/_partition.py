@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Hashable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -9,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from saccade.ops._statevector_program import Program
 from saccade.quantum._kak import PAULI, kak
 from saccade.quantum._operation import BARRIER, CUT, Operation, constant_matrix, make
 from saccade.quantum._qpd import Decomposition, of_gate, of_rotation, of_wire
@@ -29,13 +31,23 @@ class End:
 
 @dataclass
 class Part:
-    """A subcircuit: the pieces of wires that it holds, and its steps in an order in which gates
-    come before ends wherever they can.
+    """A subcircuit: the pieces of wires that it holds, and its steps.
+
+    Attributes:
+        label: its name.
+        pieces: (wire, number of the piece), in the order of its qubits.
+        steps: gates and ends, gates first wherever they can be.
+        segments: the same as programs and ends, but for the last gates.
+        last: the program of the last gates, whose results are measured.
+        reads: whether it reads inputs.
     """
 
     label: Hashable
-    pieces: list[tuple[int, int]] = field(default_factory=list)  # (wire, number of the piece)
+    pieces: list[tuple[int, int]] = field(default_factory=list)
     steps: list[Operation | End] = field(default_factory=list)
+    segments: list[Program | End] = field(init=False)
+    last: Program = field(init=False)
+    reads: bool = field(init=False)
 
     @property
     def ends(self) -> list[End]:
@@ -58,6 +70,25 @@ class Part:
                         left.append(step)
                 waiting = left
         self.steps = ordered
+
+    def compile(self, circuit: Circuit) -> None:
+        """Make programs of the runs of gates; `circuit` knows the places of the parameters."""
+        gates = [step for step in self.steps if isinstance(step, Operation)]
+        symbols = [s for gate in gates for a in gate.angles for s, _ in a.terms]
+        self.reads = any(symbol.source == "input" for symbol in symbols)
+        n = len(self.pieces)
+        self.segments = []
+        self.last = circuit.piece(n, (), inputs=self.reads)
+        for is_end, run in itertools.groupby(self.steps, lambda step: isinstance(step, End)):
+            steps = list(run)
+            if is_end:
+                self.segments += [step for step in steps if isinstance(step, End)]
+            else:
+                gates = [step for step in steps if isinstance(step, Operation)]
+                self.segments.append(circuit.piece(n, gates, inputs=self.reads))
+        if self.segments and isinstance(self.segments[-1], Program):
+            self.last = self.segments[-1]
+            self.segments.pop()
 
 
 class Cutter:
@@ -91,6 +122,7 @@ class Cutter:
                 self.deal(operation)
         for part in self.parts.values():
             part.schedule()
+            part.compile(self.circuit)
 
     def of(self, wire: int) -> Hashable:
         """Label of the wire's present piece."""

@@ -12,8 +12,8 @@ import torch
 from torch import Tensor
 
 from saccade.ops import statevector, statevector_expval
-from saccade.quantum._operation import Operation
-from saccade.quantum._partition import End, Part
+from saccade.ops._statevector_program import Program
+from saccade.quantum._partition import Part
 
 if TYPE_CHECKING:
     from saccade.quantum.cutting import CutCircuit
@@ -49,72 +49,40 @@ class Evaluation:
         own = list(dict.fromkeys(cut_out))
         return own, [own.index(word) for word in cut_out]
 
-    def samples(self, part: Part) -> Tensor | None:
-        """The inputs, if the part reads any: otherwise all samples have the same states."""
-        reads = any(
-            symbol.source == "input"
-            for step in part.steps
-            if isinstance(step, Operation)
-            for a in step.angles
-            for symbol, _ in a.terms
-        )
-        return self.inputs if reads else None
-
-    def segments(self, part: Part) -> list[list[Operation] | End]:
-        """Runs of gates, and the ends between them; gates last, so that these can measure."""
-        found: list[list[Operation] | End] = []
-        for step in part.steps:
-            if isinstance(step, End):
-                found.append(step)
-            elif found and isinstance(found[-1], list):
-                found[-1].append(step)
-            else:
-                found.append([step])
-        if not found or isinstance(found[-1], End):
-            found.append([])
-        return found
-
     def evaluate(self, part: Part, rows: Tensor | None = None) -> Tensor:
         """Values [B or 1, R1, ..., Rk, U] of a part's words for every row of every table.
 
         With rows [M, k], one row a table, [B or 1, M, U].
         """
-        inputs = self.samples(part)
+        # a part that reads no inputs has the same states for all samples
+        inputs = self.inputs if part.reads else None
         batch = 1 if inputs is None else inputs.shape[0]
         n = len(part.pieces)
         shape: tuple[int, ...] = ()
         state: Tensor | None = None
-        segments = self.segments(part)
         number = 0
-        for segment in segments[:-1]:
-            if isinstance(segment, End):
-                table = self.whole.cuts[segment.cut].tables[segment.side]
-                table = table.to(device=self.device, dtype=self.dtype)
-                if state is None:
-                    state = torch.zeros(batch, 2**n, dtype=self.dtype, device=self.device)
-                    state[:, 0] = 1
-                if rows is None:
-                    state = _apply(state, table, segment.wires, n)
-                    shape = (*shape, len(table))
-                else:
-                    chosen = table[rows[:, number]]
-                    state = _apply_each(state, chosen, segment.wires, n, batch)
-                    shape = (len(rows),)
-                number += 1
-            else:
+        for segment in part.segments:
+            repeated = _repeat(inputs, math.prod(shape))
+            if isinstance(segment, Program):
                 state = statevector(
-                    self.whole.circuit.piece(n, segment, inputs=inputs is not None),
-                    self.params,
-                    _repeat(inputs, math.prod(shape)),
-                    state=state,
-                    dtype=self.dtype,
-                    **self.options,
+                    segment, self.params, repeated, state=state, dtype=self.dtype, **self.options
                 )
-        last = segments[-1]
-        assert isinstance(last, list)
+                continue
+            table = self.whole.cuts[segment.cut].tables[segment.side]
+            table = table.to(device=self.device, dtype=self.dtype)
+            if state is None:
+                state = torch.zeros(batch, 2**n, dtype=self.dtype, device=self.device)
+                state[:, 0] = 1
+            if rows is None:
+                state = _apply(state, table, segment.wires, n)
+                shape = (*shape, len(table))
+            else:
+                state = _apply_each(state, table[rows[:, number]], segment.wires, n, batch)
+                shape = (len(rows),)
+            number += 1
         own, _ = self.own_words(part)
         values = statevector_expval(
-            self.whole.circuit.piece(n, last, inputs=inputs is not None),
+            part.last,
             self.params,
             _repeat(inputs, math.prod(shape)),
             own,
@@ -258,7 +226,7 @@ def _front(
         whole = found.reshape(-1, *(2,) * n).movedim(lead, [1 + w for w in wires])
         return whole.reshape(-1, 2**n)
 
-    return moved.reshape(len(state), 2 ** len(wires), -1), back
+    return moved.reshape(len(state), 2 ** len(wires), 2 ** (n - len(wires))), back
 
 
 def _apply(state: Tensor, table: Tensor, wires: Sequence[int], n: int) -> Tensor:

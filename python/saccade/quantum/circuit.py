@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 class Circuit(GateMethods):
     r"""A circuit of n qubits; gates are appended by methods that return the circuit.
 
-    .. math:: |\psi(\theta, x)\rangle = U_G(\theta, x) \cdots U_1(\theta, x) |0 \dots 0\rangle
+    .. math:: \psi(\theta, x) = U_G(\theta, x) \ldots U_1(\theta, x) \psi_0
 
     An angle is a number in radians, the name of a shared parameter, or made of :func:`param` and
     :func:`feature`: an affine expression such as `2 * param("a") - feature(0) / 2 + 0.1`. Shared
@@ -302,8 +302,8 @@ class Circuit(GateMethods):
     ) -> Tensor:
         """Run it by :func:`saccade.ops.statevector_expval`: [B, K], differentiable.
 
-        >>> Circuit(2).h(0).cx(0, 1).expval(observables=["ZZ", "ZI"])
-        tensor([[1., 0.]])
+        >>> Circuit(2).ry(0, 1.0).cx(0, 1).expval(observables=["ZI", "IX"])
+        tensor([[0.5403, 0.0000]])
         """
         state = _complex(self.initial_state(inputs))
         options = {"state": state, **options}

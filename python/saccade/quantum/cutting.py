@@ -143,8 +143,8 @@ class CutCircuit:
         params, inputs = _check(self.circuit, params, inputs)
         sums = pauli_sums(observables, self.circuit.n_wires)
         words = list(dict.fromkeys(word for terms in sums for _, word in terms))
-        if not words:
-            batch = 1 if inputs is None else inputs.shape[0]
+        batch = 1 if inputs is None else inputs.shape[0]
+        if not words or not batch:
             return torch.zeros(batch, len(sums), dtype=_real(dtype))
         run = Evaluation(self, params, inputs, words, dtype, options)
         if num_samples is None and shots is None:

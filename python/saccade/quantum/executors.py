@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
@@ -95,9 +96,9 @@ class PrimitiveExecutor:
         Args:
             program: a Program or a Circuit.
             params: [P], shared.
-            inputs: [B, Pb], per sample.
+            inputs: [..., Pb], per sample.
             observables: K Pauli strings or {string: coefficient}, letter 0 for wire 0.
-            state: amplitudes [B, 2**n] to start from, without gradients.
+            state: amplitudes [..., 2**n] to start from, without gradients.
             dtype: complex64 gives float32, complex128 float64.
             grad: "none" for no gradients; anything else is the shift rule.
             backend: ignored: it names kernels.
@@ -106,35 +107,28 @@ class PrimitiveExecutor:
             ValueError: shapes do not fit.
             NotImplementedError: state asks for a gradient.
         """
-        circuit = program if isinstance(program, Circuit) else None
-        if circuit is not None:
-            state = circuit.initial_state(inputs) if state is None else state
-        program = program.program() if isinstance(program, Circuit) else program
-        for name, tensor, size in (("params", params, program.n_params), ("inputs", inputs, None)):
-            if tensor is None and (size or (name == "inputs" and program.n_inputs)):
-                raise ValueError(f"{name} must not be None: the program reads them.")
-        if params is not None and tuple(params.shape) != (program.n_params,):
-            raise ValueError(
-                f"params must have shape ({program.n_params},), got {tuple(params.shape)}."
-            )
-        if inputs is not None and (inputs.dim() != 2 or inputs.shape[1] != program.n_inputs):
-            raise ValueError(
-                f"inputs must have shape (B, {program.n_inputs}), got {tuple(inputs.shape)}."
-            )
-        if state is not None and state.requires_grad and grad != "none":
-            raise NotImplementedError("primitives give no gradient to state: detach it.")
+        if isinstance(program, Circuit):
+            state = program.initial_state(inputs) if state is None else state
+            program = program.program()
+        _check(program, params, inputs, state, grad)
         sums = pauli_sums(observables, program.n_wires)
+        lead = torch.broadcast_shapes(
+            *(t.shape[:-1] for t in (inputs, state) if t is not None)
+        ) or (() if inputs is not None or state is not None else (1,))
+        if inputs is not None:
+            inputs = inputs.expand(*lead, -1).reshape(math.prod(lead), inputs.shape[-1])
+        if state is not None:
+            state = state.expand(*lead, -1).reshape(math.prod(lead), state.shape[-1])
         prepared = self._prepare(program)
-        angles = prepared.angles(params, inputs)
-        batch = max(len(angles), 1 if state is None else len(state))
-        angles = angles.expand(batch, -1)
+        angles = prepared.angles(params, inputs).expand(math.prod(lead), -1)
+        given = next((t for t in (params, inputs, state) if t is not None), torch.zeros(()))
         real = torch.float64 if dtype == torch.complex128 else torch.float32
         if not sums or not len(angles):
-            return torch.zeros(len(angles), len(sums), dtype=real)
+            return torch.zeros(*lead, len(sums), dtype=real, device=given.device)
         if grad == "none":
             angles = angles.detach()
         values: Tensor = _Shift.apply(angles, self, prepared, sums, state)
-        return values.to(real)
+        return values.reshape(*lead, len(sums)).to(device=given.device, dtype=real)
 
     def _prepare(self, program: Program) -> Prepared:
         found = self._prepared.get(program)
@@ -152,57 +146,55 @@ class PrimitiveExecutor:
         if state is None:
             return self._batch(prepared, prepared.circuit, numbers, sums)
         columns = []
-        for b, amplitudes in enumerate(state.expand(numbers.shape[-2], -1)):
+        for b, amplitudes in enumerate(state):
             whole = prepared.circuit.copy_empty_like()
             whole.append(preparation(amplitudes), whole.qubits)
             whole.compose(prepared.circuit, inplace=True)
             columns.append(self._batch(prepared, whole, numbers[..., b : b + 1, :], sums))
         return torch.cat(columns, -2)
 
-    def _compile(self, circuit: Any) -> Any:
+    def _compile(self, prepared: Prepared, circuit: Any, basis: str = "") -> Any:
+        """Compile a circuit that is measured in a basis; only the program's own is kept."""
+        if circuit is prepared.circuit and basis in prepared.compiled:
+            return prepared.compiled[basis]
         if self._pass_manager is None:
             q = require("qiskit.transpiler", extra="quantum", purpose="PrimitiveExecutor")
             make = q.generate_preset_pass_manager
             self._pass_manager = make(optimization_level=0, basis_gates=BASIS)
-        return self._pass_manager.run(circuit)
+        compiled = self._pass_manager.run(_measured(circuit, basis) if basis else circuit)
+        if circuit is prepared.circuit:
+            prepared.compiled[basis] = compiled
+        return compiled
 
     def _batch(self, prepared: Prepared, circuit: Any, numbers: Tensor, sums: PauliSums) -> Tensor:
         names = prepared.parameters
-        values = {p: numbers[..., i].numpy() for i, p in enumerate(names)} or None
+        # all under one key: an array of one parameter alone may have lost its last axis
+        values = {tuple(p.name for p in names): numbers.numpy()} if names else None
         run = self._sampler if self.samples else self._estimator
-        found = run(circuit, values, sums)
+        found = run(prepared, circuit, values, sums)
         if values is None:
             found = found.expand(*numbers.shape[:-1], -1)
         return found
 
-    def _estimator(self, circuit: Any, values: Any, sums: PauliSums) -> Tensor:
+    def _estimator(self, prepared: Prepared, circuit: Any, values: Any, sums: PauliSums) -> Tensor:
         info = require("qiskit.quantum_info", extra="quantum", purpose="PrimitiveExecutor")
-        compiled = self._compile(circuit)
-        shape = (len(sums), *(1,) * (0 if values is None else next(iter(values.values())).ndim))
+        compiled = self._compile(prepared, circuit)
+        lead = 0 if values is None else next(iter(values.values())).ndim - 1
         operators = []
         for terms in sums:
             pairs = [(word[::-1], coefficient) for coefficient, word in terms]
             empty = [("I" * circuit.num_qubits, 0.0)]
             operator = info.SparsePauliOp.from_list(pairs or empty)
             operators.append(operator.apply_layout(compiled.layout))
-        grid = _grid(operators, shape)
+        grid = [_nested(operator, lead) for operator in operators]
         job = self.primitive.run([(compiled, grid, values)], precision=self.precision)
         return torch.as_tensor(job.result()[0].data.evs, dtype=torch.float64).movedim(0, -1)
 
-    def _sampler(self, circuit: Any, values: Any, sums: PauliSums) -> Tensor:
+    def _sampler(self, prepared: Prepared, circuit: Any, values: Any, sums: PauliSums) -> Tensor:
         info = require("qiskit.quantum_info", extra="quantum", purpose="PrimitiveExecutor")
         words = list(dict.fromkeys(word for terms in sums for _, word in terms))
         groups = commuting(words)
-        pubs = []
-        for basis, _ in groups:
-            measured = circuit.copy()
-            for wire, letter in enumerate(basis):
-                if letter == "Y":
-                    measured.sdg(wire)
-                if letter in "XY":
-                    measured.h(wire)
-            measured.measure_all()
-            pubs.append((self._compile(measured), values))
+        pubs = [(self._compile(prepared, circuit, basis), values) for basis, _ in groups]
         results = self.primitive.run(pubs, shots=self.shots).result()
         found: dict[str, Tensor] = {}
         for (_, members), result in zip(groups, results, strict=True):
@@ -214,16 +206,39 @@ class PrimitiveExecutor:
         return torch.stack([sum((c * found[w] for c, w in t), zero) for t in sums], -1)
 
 
-def _grid(operators: list[Any], shape: tuple[int, ...]) -> Any:
-    """Nested lists of operators of this shape."""
-    grid: Any = operators
-    for _ in shape[1:]:
-        grid = [[entry] for entry in grid] if grid is operators else _deeper(grid)
-    return grid
+def _check(
+    program: Program, params: Tensor | None, inputs: Tensor | None, state: Tensor | None, grad: str
+) -> None:
+    """Shapes that a program does not fit, as sentences."""
+    shape = None if params is None else tuple(params.shape)
+    if (shape or (0,)) != (program.n_params,):
+        raise ValueError(f"params must have shape ({program.n_params},), got {shape}.")
+    columns = program.n_inputs
+    shape = None if inputs is None else tuple(inputs.shape)
+    if (shape is None and columns) or (shape is not None and shape[-1:] != (columns,)):
+        raise ValueError(f"inputs must have shape [..., {columns}], got {shape}.")
+    shape = None if state is None else tuple(state.shape)
+    if shape is not None and shape[-1:] != (2**program.n_wires,):
+        raise ValueError(f"state must have shape [..., {2**program.n_wires}], got {shape}.")
+    if state is not None and state.requires_grad and grad != "none":
+        raise NotImplementedError("primitives give no gradient to state: detach it.")
 
 
-def _deeper(grid: Any) -> Any:
-    return [_deeper(entry) for entry in grid] if isinstance(grid, list) else [grid]
+def _measured(circuit: Any, basis: str) -> Any:
+    """With the measurement of all qubits, letter 0 of the basis for qubit 0."""
+    result = circuit.copy()
+    for wire, letter in enumerate(basis):
+        if letter == "Y":
+            result.sdg(wire)
+        if letter in "XY":
+            result.h(wire)
+    result.measure_all()
+    return result
+
+
+def _nested(entry: Any, depth: int) -> Any:
+    """An axis of length 1 for each axis of the parameters."""
+    return entry if depth == 0 else [_nested(entry, depth - 1)]
 
 
 def commuting(words: Sequence[str]) -> list[tuple[str, list[str]]]:
@@ -249,12 +264,14 @@ class Prepared:
         parameters: its parameters, in the order of the angles.
         symbols: what each angle is made of.
         source: the circuit whose slots the symbols name.
+        compiled: what the pass manager made of it, by the basis that is measured.
     """
 
     circuit: Any
     parameters: tuple[Any, ...]
     symbols: tuple[Angle, ...]
     source: Circuit
+    compiled: dict[str, Any] = field(default_factory=dict)
 
     def angles(self, params: Tensor | None, inputs: Tensor | None) -> Tensor:
         """Every angle [B, S], differentiable, float64."""
