@@ -23,6 +23,16 @@ constexpr int64_t kForwardTasks = 32;
 // groups hold planes of their own.
 constexpr int64_t kBackwardTasks = 16;
 constexpr int64_t kMaxGroups = 8;
+// Channels that lie side by side, the fewest for which that pays, and the most pixels of a copy.
+constexpr int64_t kQuad = 4;
+constexpr int64_t kQuadChannels = 3;
+constexpr int64_t kQuadPixels = int64_t{1} << 18;
+// Pixels that can be put side by side in the time that one tap gains by it, forward; backward there
+// is the gradient to be cleared in any case.
+constexpr int64_t kPixelsPerTap = 2;
+constexpr int64_t kPixelsPerTapBackward = 16;
+// Tasks that the fixations of few images are cut into where each task needs a copy of its own.
+constexpr int64_t kQuadTasks = 16;
 // What the widest vector may read past a table.
 constexpr int64_t kMaxWidth = 16;
 
@@ -105,10 +115,77 @@ class Prepared {
   Sampling<T> sampling_{};
 };
 
+// Whether the taps of so many fixations an image pay for putting its channels side by side. From
+// sizes and radii alone, so that a fixation's results do not depend on the others'.
+template <typename T>
+bool pays_quads(const Sampling<T>& sampling, int64_t fixations, int64_t pixels_per_tap) {
+  const int64_t pixels = sampling.level[0].height * sampling.level[0].width;
+  if (sampling.channels < kQuadChannels || pixels > kQuadPixels || sampling.antialias == kMip)
+    return false;
+  double taps = static_cast<double>(sampling.rings) * static_cast<double>(sampling.rays);
+  if (sampling.antialias == kArea) {
+    // 0.75 taps a pixel along each side of a cell, and one more
+    double reach = static_cast<double>(sampling.edges[sampling.rings]);
+    if (sampling.poses.normalized) reach *= static_cast<double>(sampling.level[0].width) / 2;
+    taps += 0.75 * 0.75 * 3.14 * reach * reach;
+  }
+  return taps * static_cast<double>(fixations * pixels_per_tap) >= static_cast<double>(pixels);
+}
+
+// An image whose channels lie side by side, the last one that was asked for.
+template <typename T>
+class QuadImage {
+ public:
+  explicit QuadImage(const Sampling<T>& sampling)
+      : sampling_(sampling),
+        pixels_(sampling.level[0].height * sampling.level[0].width),
+        memory_(kQuad * (pixels_ + 1)) {}
+
+  const T* get(int64_t batch, int64_t first, int64_t channels) {
+    if (batch != batch_ || first != first_) {
+      const Level<T>& level = sampling_.level[0];
+      kernels<T>().to_quads(level.data + batch * level.batch + first * level.channel, level.channel,
+                            channels, pixels_, memory_.data());
+      batch_ = batch;
+      first_ = first;
+    }
+    return memory_.data();
+  }
+
+ private:
+  const Sampling<T>& sampling_;
+  int64_t pixels_, batch_ = -1, first_ = -1;
+  AlignedScratch<T> memory_;
+};
+
+// An image's fixations, four channels at a time.
+template <typename T>
+void run_sample_quads(const Sampling<T>& sampling, T* out, int64_t chunks) {
+  const int64_t n = sampling.poses.fixations;
+  const int64_t blocks = (sampling.channels + kQuad - 1) / kQuad;
+  parallel_tasks(sampling.poses.batch * blocks * chunks, [&] {
+    return [&, image = QuadImage<T>(sampling)](int64_t i) mutable {
+      const int64_t chunk = i % chunks, first = i / chunks % blocks * kQuad;
+      const int64_t batch = i / chunks / blocks;
+      const int64_t channels = std::min(kQuad, sampling.channels - first);
+      const T* quads = image.get(batch, first, channels);
+      for (int64_t k = chunk * n / chunks; k < (chunk + 1) * n / chunks; ++k) {
+        kernels<T>().sample_quads(sampling, quads, out, batch, k, 0, sampling.rings, first,
+                                  channels);
+      }
+    };
+  });
+}
+
 template <typename T>
 void run_sample(const Sampling<T>& sampling, T* out) {
+  if (sampling.poses.batch * sampling.poses.fixations * sampling.channels == 0) return;
+  const int64_t chunks = std::min(
+      sampling.poses.fixations,
+      std::max<int64_t>((kQuadTasks + sampling.poses.batch - 1) / sampling.poses.batch, 1));
+  if (pays_quads(sampling, sampling.poses.fixations / chunks, kPixelsPerTap))
+    return run_sample_quads(sampling, out, chunks);
   const int64_t n = sampling.poses.fixations, count = sampling.poses.batch * n;
-  if (count == 0 || sampling.channels == 0) return;
   const int64_t blocks =
       std::min(sampling.rings, std::max<int64_t>((kForwardTasks + count - 1) / count, 1));
   parallel_tasks(count * blocks, [&] {
@@ -145,10 +222,11 @@ struct Partition {
   int64_t blocks;  // of channels
   int64_t groups;  // of fixations
 
-  explicit Partition(const SampleSizes& sizes) {
+  Partition(const SampleSizes& sizes, bool quads) {
     const auto at_least_one = [](int64_t n) { return std::max<int64_t>(n, 1); };
     const int64_t batch = at_least_one(sizes.batch);
-    blocks = std::min(at_least_one(sizes.channels), at_least_one(kBackwardTasks / batch));
+    blocks = quads ? (sizes.channels + kQuad - 1) / kQuad
+                   : std::min(at_least_one(sizes.channels), at_least_one(kBackwardTasks / batch));
     groups = std::min({at_least_one(sizes.fixations), kMaxGroups,
                        at_least_one(kBackwardTasks / (batch * blocks))});
   }
@@ -157,8 +235,8 @@ struct Partition {
 template <typename T>
 void run_sample_backward(const SampleSizes& sizes, const Sampling<T>& sampling, const T* grad_out,
                          T* grad_image, T* grad_pyramid, T* grad_fixation, T* grad_theta0,
-                         T* grad_scale) {
-  const Partition partition(sizes);
+                         T* grad_scale, bool quads) {
+  const Partition partition(sizes, quads);
   const int64_t blocks = partition.blocks, groups = partition.groups;
   const int64_t plane = sizes.height * sizes.width;
   const int64_t planes = sizes.batch * sizes.channels;
@@ -169,11 +247,15 @@ void run_sample_backward(const SampleSizes& sizes, const Sampling<T>& sampling, 
   std::vector<double> poses(grad_fixation == nullptr ? 0
                                                      : blocks * sizes.batch * sizes.fixations * 4);
   parallel_tasks(sizes.batch * blocks * groups, [&] {
-    return [&, scratch = AlignedScratch<T>(kScratch * sizes.channels)](int64_t i) mutable {
+    return [&, scratch = AlignedScratch<T>(quads ? kQuad * (plane + 1)
+                                                 : kScratch * sizes.channels)](int64_t i) mutable {
       const int64_t group = i % groups, block = i / groups % blocks, batch = i / groups / blocks;
-      const Part part{batch, group * sizes.fixations / groups,
-                      (group + 1) * sizes.fixations / groups, block * sizes.channels / blocks,
-                      (block + 1) * sizes.channels / blocks};
+      Part part{batch, group * sizes.fixations / groups, (group + 1) * sizes.fixations / groups,
+                block * sizes.channels / blocks, (block + 1) * sizes.channels / blocks};
+      if (quads) {
+        part.first = block * kQuad;
+        part.last = std::min(part.first + kQuad, sizes.channels);
+      }
       SamplingGradients<T> gradients{};
       gradients.out = grad_out;
       const auto level = [&](int64_t number, T* first, T* rest, int64_t size, int64_t offset) {
@@ -194,7 +276,8 @@ void run_sample_backward(const SampleSizes& sizes, const Sampling<T>& sampling, 
         gradients.pose =
             poses.data() + 4 * ((block * sizes.batch + batch) * sizes.fixations + part.begin);
       }
-      kernels<T>().sample_backward(sampling, gradients, part, scratch.data());
+      (quads ? kernels<T>().sample_backward_quads : kernels<T>().sample_backward)(
+          sampling, gradients, part, scratch.data());
     };
   });
   for (int64_t group = 0; group < more; ++group) {
@@ -243,8 +326,7 @@ std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor> sample_backward(
   const ScalarType type = compute_type(image, true);
   const Tensor grad = to_contiguous(grad_out, type);
   const bool layered = image_grad && pyramid.has_value();
-  Tensor grad_image =
-      zeros(image, type, image_grad, {sizes.batch, sizes.channels, sizes.height, sizes.width});
+  Tensor grad_image = zeros(image, type, false, {});
   Tensor grad_pyramid = zeros(image, type, layered, {sizes.batch, sizes.channels, sizes.pyramid});
   Tensor grad_fixation = zeros(image, type, pose_grad, {sizes.batch, sizes.fixations, 2});
   Tensor grad_theta0 = zeros(image, type, pose_grad, {sizes.batch, sizes.fixations});
@@ -253,10 +335,19 @@ std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor> sample_backward(
     using T = decltype(zero);
     const Prepared<T> prepared(sizes, image, pyramid, fixation, theta0, scale, radii, edges,
                                normalized, padding, antialias);
-    run_sample_backward<T>(sizes, prepared.sampling(), data<T>(grad),
-                           data_if<T>(grad_image, image_grad), data_if<T>(grad_pyramid, layered),
-                           data_if<T>(grad_fixation, pose_grad), data_if<T>(grad_theta0, pose_grad),
-                           data_if<T>(grad_scale, pose_grad));
+    const Sampling<T>& sampling = prepared.sampling();
+    const bool quads =
+        image_grad && !pose_grad && pays_quads(sampling, sizes.fixations, kPixelsPerTapBackward);
+    if (image_grad) {
+      const std::vector<int64_t> shape{sizes.batch, sizes.channels, sizes.height, sizes.width};
+      // quads are written over what is there, all else is added to it
+      grad_image = quads ? torch::stable::new_empty(image, shape, type)
+                         : torch::stable::new_zeros(image, shape, type);
+    }
+    run_sample_backward<T>(sizes, sampling, data<T>(grad), data_if<T>(grad_image, image_grad),
+                           data_if<T>(grad_pyramid, layered), data_if<T>(grad_fixation, pose_grad),
+                           data_if<T>(grad_theta0, pose_grad), data_if<T>(grad_scale, pose_grad),
+                           quads);
   };
   if (image_grad || pose_grad) type == ScalarType::Double ? run(double{}) : run(float{});
   return {to_type(grad_image, grad_out.scalar_type()), grad_pyramid, grad_fixation, grad_theta0,

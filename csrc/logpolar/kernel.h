@@ -95,6 +95,15 @@ struct Kernels {
                  int64_t end);
   // scratch: kScratch elements a channel.
   void (*sample_backward)(const Sampling<T>&, const SamplingGradients<T>&, const Part&, T* scratch);
+  // Up to four channels side by side, quads [pixels + 1, 4], from planes without gaps.
+  void (*to_quads)(const T* plane, int64_t channel, int64_t channels, int64_t pixels, T* quads);
+  // As sample, of the channels from `first` on that lie in quads.
+  void (*sample_quads)(const Sampling<T>&, const T* quads, T* out, int64_t batch, int64_t fixation,
+                       int64_t begin, int64_t end, int64_t first, int64_t channels);
+  // As sample_backward for the image alone, without a pyramid and up to four channels, whose planes
+  // it writes; quads: scratch.
+  void (*sample_backward_quads)(const Sampling<T>&, const SamplingGradients<T>&, const Part&,
+                                T* quads);
   // Rows [begin, end) of one batch entry (mean) or of one fixation.
   void (*inverse)(const Inversion<T>&, T* out, T* count, int64_t batch, int64_t fixation,
                   int64_t begin, int64_t end);
