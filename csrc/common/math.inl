@@ -28,6 +28,9 @@ template <typename T>
 constexpr T kInfinity = static_cast<T>(__builtin_inf());
 
 template <typename T>
+constexpr T kLog2E = static_cast<T>(1.44269504088896340736);
+
+template <typename T>
 constexpr int kSignBit = static_cast<int>(8 * sizeof(T)) - 1;
 
 template <typename T>
@@ -69,6 +72,67 @@ SACCADE_MATH Vec<T> polynomial(Vec<T> x, const T (&p)[N]) {
   Vec<T> y = broadcast<T>(p[0]);
   for (int i = 1; i < N; ++i) y = y * x + p[i];
   return y;
+}
+
+// The larger (smaller) of a bound and x, NaN for NaN: the instruction returns its second operand
+// there, and a comparison with a choice would be two of them.
+#if defined(__x86_64__) && SACCADE_BYTES == 64
+SACCADE_MATH Vec<float> at_least(Vec<float> bound, Vec<float> x) {
+  return __builtin_ia32_maxps512_mask(bound, x, x, static_cast<short>(-1), 4);
+}
+SACCADE_MATH Vec<float> at_most(Vec<float> bound, Vec<float> x) {
+  return __builtin_ia32_minps512_mask(bound, x, x, static_cast<short>(-1), 4);
+}
+#elif defined(__x86_64__) && SACCADE_BYTES == 32
+SACCADE_MATH Vec<float> at_least(Vec<float> bound, Vec<float> x) {
+  return __builtin_ia32_maxps256(bound, x);
+}
+SACCADE_MATH Vec<float> at_most(Vec<float> bound, Vec<float> x) {
+  return __builtin_ia32_minps256(bound, x);
+}
+#else
+SACCADE_MATH Vec<float> at_least(Vec<float> bound, Vec<float> x) { return bound > x ? bound : x; }
+SACCADE_MATH Vec<float> at_most(Vec<float> bound, Vec<float> x) { return bound < x ? bound : x; }
+#endif
+SACCADE_MATH Vec<double> at_least(Vec<double> bound, Vec<double> x) {
+  return bound > x ? bound : x;
+}
+SACCADE_MATH Vec<double> at_most(Vec<double> bound, Vec<double> x) { return bound < x ? bound : x; }
+
+template <typename T>
+struct Exp2Constants;
+template <>
+struct Exp2Constants<float> {
+  static constexpr int kMantissa = 23;
+  static constexpr float kBias = 127.0f, kMagic = 12582912.0f;  // 1.5 * 2^23
+  // (2^r - 1) / r, minimax, 2e-9
+  static constexpr float kP[] = {1.5353361960e-4f, 1.3398875017e-3f, 9.6184369177e-3f,
+                                 5.5503323674e-2f, 2.4022647738e-1f, 6.9314718246e-1f};
+};
+template <>
+struct Exp2Constants<double> {
+  static constexpr int kMantissa = 52;
+  static constexpr double kBias = 1023.0, kMagic = 6755399441055744.0;  // 1.5 * 2^52
+  // ln(2)^k / k! for k = 13 ... 1
+  static constexpr double kP[] = {
+      1.3691488853904125e-12, 2.5678435993488196e-11, 4.4455382718708101e-10,
+      7.0549116208011209e-09, 1.0178086009239699e-07, 1.3215486790144307e-06,
+      1.5252733804059837e-05, 1.5403530393381606e-04, 1.3333558146428441e-03,
+      9.6181291076284769e-03, 5.5504108664821576e-02, 2.4022650695910069e-01,
+      6.9314718055994529e-01};
+};
+
+// 2^x in at most 2 ulp where the result is normal, 0 below, NaN for NaN; for x below 127 (1023 for
+// double). x = n + r with |r| <= 1/2, and n + bias stands in the low bits of a sum.
+template <typename T>
+SACCADE_MATH Vec<T> exp2_bounded(Vec<T> x) {
+  using C = Exp2Constants<T>;
+  constexpr T magic = C::kMagic + C::kBias;
+  x = at_least(broadcast<T>(-C::kBias), x);
+  const Vec<T> shifted = x + magic;
+  const Vec<T> r = x - (shifted - magic);
+  const Vec<T> p = polynomial<T>(r, C::kP) * r + T(1);
+  return p * of_bits<T>(bits_of<T>(shifted) << C::kMantissa);
 }
 
 // e^x: infinity above the largest finite result, 0 below the smallest normal one.

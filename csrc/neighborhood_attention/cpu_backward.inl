@@ -180,11 +180,12 @@ template <typename T, bool kBias>
 inline void weights_and_grads(const Problem& problem, const Block& block, const Windows& windows,
                               const BiasTable<T>& table, const T* bias, T* grad_bias, int q, T lse,
                               T delta, T* weights, T* grad_scores) {
+  const T shift = lse * kLog2E<T>;
   for_each_vector<T, kBias>(
       problem, block, windows, table, q, [&](int64_t lane, Mask<T> mask, int64_t offset) {
         Vec<T> s = load(weights + lane);
         if (kBias && offset >= 0) s += load(bias + offset);
-        const Vec<T> p = mask ? exp_bounded(s - lse) : Vec<T>{};
+        const Vec<T> p = mask ? exp2_bounded<T>(s * kLog2E<T> - shift) : Vec<T>{};
         const Vec<T> g = mask ? p * (load(grad_scores + lane) - delta) : Vec<T>{};
         store<T>(weights + lane, p);
         store<T>(grad_scores + lane, g);

@@ -1,7 +1,6 @@
 // Forward: per block of queries, scores -> softmax over the whole window -> weighted sum of values.
 #pragma once
 
-#include "common/math.inl"
 #include "neighborhood_attention/cpu_block.inl"
 
 namespace saccade::neighborhood_attention::SACCADE_ISA_NAMESPACE {
@@ -42,9 +41,11 @@ inline void softmax(const Problem& problem, const Block& block, const Windows& w
                               highest = max<T>(s, highest);
                             });
   const T top = horizontal_max<T>(highest);
+  // In octaves. The rounding of the shift is the same for all lanes and goes with the sum.
+  const T shift = top * kLog2E<T>;
   Vec<T> total{};
   for (int64_t lane = 0; lane < block.lanes; lane += kWidth<T>) {
-    const Vec<T> p = exp_bounded(load(scores + lane) - top);
+    const Vec<T> p = exp2_bounded<T>(load(scores + lane) * kLog2E<T> - shift);
     store<T>(scores + lane, p);
     total += p;
   }

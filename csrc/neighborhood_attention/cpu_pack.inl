@@ -2,7 +2,7 @@
 // for weighted sums. Dilation, strides and heads are absorbed here.
 #pragma once
 
-#include "common/simd.inl"
+#include "common/math.inl"
 #include "neighborhood_attention/kernel.h"
 
 namespace saccade::neighborhood_attention::SACCADE_ISA_NAMESPACE {

@@ -185,10 +185,10 @@ inline void conv_forward_rows(const ConvForward<T>& args, int64_t batch, int64_t
   const int64_t length = args.problem.length;
   T* line = scratch;
   T* out = scratch + Channels::kLine;
-  fill_zero(line, Channels::kLine);
   // Positions side by side need the line at both ends of a run alone.
   constexpr int W = kWidth<T>;
   const bool direct = !kByChannel && args.in.x.position == 1 && args.out.position == 1;
+  fill_zero(line, direct ? conv.before + 2 * W : Channels::kLine);
   const int64_t head = (conv.before + W - 1) / W * W;
   for (int64_t run = 0; run < length;) {
     const int64_t end = run_end(conv.sequence, run, length);
@@ -266,6 +266,65 @@ inline void conv_slopes(const Conv<T, kByChannel>& conv, const T* line, const T*
   for (int w = 0; w < Taps<T, kTaps>::kCount; ++w) sums.weight[w] = sum.at[w];
 }
 
+// Lanes moved up by a number, and the last lanes of the vector before in front of them.
+template <typename T, int kShift, int... i>
+SACCADE_INLINE Vec<T> shift_in(Vec<T> before, Vec<T> now, std::integer_sequence<int, i...>) {
+  return __builtin_shufflevector(before, now, (kWidth<T> - kShift + i)...);
+}
+
+// tap[w] is `now` moved by w, or by as much as W - 1 - w.
+template <typename T, int kTaps, bool kReversed, int... w>
+SACCADE_INLINE void shift_taps(Vec<T> before, Vec<T> now, Vec<T>* tap,
+                               std::integer_sequence<int, w...>) {
+  ((tap[w] = shift_in<T, kReversed ? kTaps - 1 - w : w>(before, now, Lanes<T>{})), ...);
+}
+
+// The backward pass inside a run whose positions stand side by side: what a vector shares with the
+// one before it, inputs and slopes, stays in registers. grad_x is W - 1 positions behind x.
+template <typename T, int kTaps>
+inline Vec<T> conv_backward_inside(const Conv<T, false>& conv, const T* x, const T* grad_out,
+                                   int64_t vectors, Vec<T> slopes_before, T* grad_x,
+                                   ConvSums<T, false>& sums) {
+  constexpr int W = kWidth<T>;
+  using Each = std::make_integer_sequence<int, kTaps>;
+  const Taps<T, kTaps> weight(conv.weight);
+  Taps<T, kTaps> sum(sums.weight);
+  Vec<T> sum_bias = sums.bias;
+  const Vec<T> bias = conv.bias;
+  const bool silu = conv.problem.silu;
+  Vec<T> x_before = load(x - W);
+  for (int64_t i = 0; i < vectors * W; i += W) {
+    __builtin_prefetch(x + i + kAhead);
+    __builtin_prefetch(grad_out + i + kAhead);
+    __builtin_prefetch(grad_x + i + kAhead, 1);
+    const Vec<T> x_now = load(x + i);
+    Vec<T> grad = load(grad_out + i);
+    Vec<T> tap[kTaps];
+    shift_taps<T, kTaps, true>(x_before, x_now, tap, Each{});
+    if (silu) {
+      Vec<T> y = bias;
+      SACCADE_UNROLL
+      for (int w = 0; w < kTaps; ++w) y += weight.at[w] * tap[w];
+      const Vec<T> s = fast_sigmoid<T>(y);
+      grad *= s + y * s * (T(1) - s);
+    }
+    sum_bias += grad;
+    SACCADE_UNROLL
+    for (int w = 0; w < kTaps; ++w) sum.at[w] += grad * tap[w];
+    shift_taps<T, kTaps, false>(slopes_before, grad, tap, Each{});
+    Vec<T> out{};
+    SACCADE_UNROLL
+    for (int w = 0; w < kTaps; ++w) out += weight.at[w] * tap[w];
+    store<T>(grad_x + i, out);
+    x_before = x_now;
+    slopes_before = grad;
+  }
+  sums.bias = sum_bias;
+  SACCADE_UNROLL
+  for (int w = 0; w < kTaps; ++w) sums.weight[w] = sum.at[w];
+  return slopes_before;
+}
+
 // Gradients of inputs that start W - 1 positions before a block's slopes.
 template <typename T, bool kByChannel, int kTaps>
 inline void conv_transposed(const Conv<T, kByChannel>& conv, const T* slopes, int64_t positions,
@@ -321,7 +380,13 @@ inline void conv_backward_rows(const ConvBackward<T>& args, int64_t batch, int64
   T* grad_out = scratch + Channels::kLine;
   T* slopes = scratch + 2 * Channels::kLine;
   T* grad_in = scratch + 3 * Channels::kLine;
-  fill_zero(scratch, 4 * Channels::kLine);
+  // Positions side by side need the lines at both ends of a run alone.
+  constexpr int W = kWidth<T>;
+  constexpr bool kInside = !kByChannel && kTaps > 0 && kTaps - 1 <= W;
+  const bool direct = kInside && args.in.x.position == 1 && args.grad_out.position == 1 &&
+                      args.grad_x.position == 1;
+  for (T* part : {line, grad_out, slopes, grad_in})
+    fill_zero(part, direct ? before + 2 * W : Channels::kLine);
   ConvSums<T, kByChannel> sums;
   if (length == 0 && args.grad_initial != nullptr) {
     const int64_t lanes = kByChannel ? count : 1;
@@ -332,9 +397,29 @@ inline void conv_backward_rows(const ConvBackward<T>& args, int64_t batch, int64
     const int64_t end = run_end(conv.sequence, run, length);
     conv.load_before(run, line);
     fill_zero(slopes, before * kTap);
-    for (int64_t position = run; position < end; position += Channels::kBlock) {
+    for (int64_t position = run; position < end;) {
       const int64_t left = end - position;
-      const int64_t positions = left < Channels::kBlock ? left : Channels::kBlock;
+      if constexpr (kInside) {
+        if (direct && position > run && left >= W) {
+          const auto at = [&](const auto& view) {
+            return view.data + batch * view.batch + channel * view.channel + position;
+          };
+          const T* x = at(args.in.x);
+          const int64_t vectors = left / W;
+          // the last W - 1 slopes in the last lanes
+          T last[W];
+          store<T>(last, conv_backward_inside<T, kTaps>(conv, x, at(args.grad_out), vectors,
+                                                        load(slopes + before - W),
+                                                        at(args.grad_x) - before, sums));
+          const size_t bytes = sizeof(T) * static_cast<size_t>(before);
+          memcpy(slopes, last + W - before, bytes);
+          memcpy(line, x + vectors * W - before, bytes);
+          position += vectors * W;
+          continue;
+        }
+      }
+      int64_t positions = left < Channels::kBlock ? left : Channels::kBlock;
+      if (direct && position == run && positions > W) positions = W;
       conv.rows.load(args.in.x, position, positions, line + before * kTap);
       conv.rows.load(args.grad_out, position, positions, grad_out);
       conv_slopes<T, kByChannel, kTaps>(conv, line, grad_out, positions, slopes + before * kTap,
@@ -343,6 +428,7 @@ inline void conv_backward_rows(const ConvBackward<T>& args, int64_t batch, int64
       conv_store_inputs(args, conv, run, position - before, positions, grad_in, grad_out);
       conv.shift(positions, line);
       conv.shift(positions, slopes);
+      position += positions;
     }
     // the last W - 1 inputs meet no outputs after the run
     fill_zero(slopes + before * kTap, before * kTap);

@@ -12,36 +12,6 @@ using namespace saccade::SACCADE_ISA_NAMESPACE;
 // For loops over registers: their arrays must not become memory.
 #define SACCADE_UNROLL _Pragma("GCC unroll 16")
 
-template <typename T>
-constexpr T kLog2E = static_cast<T>(1.44269504088896340736);
-
-// The larger (smaller) of a bound and x, NaN for NaN: the instruction returns its second operand
-// there, and a comparison with a choice would be two of them.
-#if defined(__x86_64__) && SACCADE_BYTES == 64
-SACCADE_INLINE Vec<float> at_least(Vec<float> bound, Vec<float> x) {
-  return __builtin_ia32_maxps512_mask(bound, x, x, static_cast<short>(-1), 4);
-}
-SACCADE_INLINE Vec<float> at_most(Vec<float> bound, Vec<float> x) {
-  return __builtin_ia32_minps512_mask(bound, x, x, static_cast<short>(-1), 4);
-}
-#elif defined(__x86_64__) && SACCADE_BYTES == 32
-SACCADE_INLINE Vec<float> at_least(Vec<float> bound, Vec<float> x) {
-  return __builtin_ia32_maxps256(bound, x);
-}
-SACCADE_INLINE Vec<float> at_most(Vec<float> bound, Vec<float> x) {
-  return __builtin_ia32_minps256(bound, x);
-}
-#else
-SACCADE_INLINE Vec<float> at_least(Vec<float> bound, Vec<float> x) { return bound > x ? bound : x; }
-SACCADE_INLINE Vec<float> at_most(Vec<float> bound, Vec<float> x) { return bound < x ? bound : x; }
-#endif
-SACCADE_INLINE Vec<double> at_least(Vec<double> bound, Vec<double> x) {
-  return bound > x ? bound : x;
-}
-SACCADE_INLINE Vec<double> at_most(Vec<double> bound, Vec<double> x) {
-  return bound < x ? bound : x;
-}
-
 // 2^x in at most 2 ulp, 0 below the smallest normal number, infinity from the largest exponent on,
 // NaN for NaN without a payload. x = n + r with |r| <= 1/2; the end of the range is such that the
 // exponent's bits come out as those of 0 and of infinity.
@@ -50,10 +20,7 @@ SACCADE_INLINE Vec<float> exp2_clamped(Vec<float> x) {
   x = at_most(broadcast<float>(128.0f), at_least(broadcast<float>(-127.0f), x));
   const V shifted = x + 12582912.0f;  // 1.5 * 2^23: the sum holds n in its low bits
   const V r = x - (shifted - 12582912.0f);
-  // (2^r - 1) / r, minimax, 2e-9
-  constexpr float kP[] = {1.5353361960e-4f, 1.3398875017e-3f, 9.6184369177e-3f,
-                          5.5503323674e-2f, 2.4022647738e-1f, 6.9314718246e-1f};
-  const V p = polynomial<float>(r, kP) * r + 1.0f;
+  const V p = polynomial<float>(r, Exp2Constants<float>::kP) * r + 1.0f;
   return of_bits<float>(bits_of<float>(p) + (bits_of<float>(shifted) << 23));
 }
 
@@ -62,13 +29,7 @@ SACCADE_INLINE Vec<double> exp2_clamped(Vec<double> x) {
   x = at_most(broadcast<double>(1024.0), at_least(broadcast<double>(-1023.0), x));
   const V shifted = x + 6755399441055744.0;  // 1.5 * 2^52
   const V r = x - (shifted - 6755399441055744.0);
-  // ln(2)^k / k! for k = 13 ... 1
-  constexpr double kP[] = {1.3691488853904125e-12, 2.5678435993488196e-11, 4.4455382718708101e-10,
-                           7.0549116208011209e-09, 1.0178086009239699e-07, 1.3215486790144307e-06,
-                           1.5252733804059837e-05, 1.5403530393381606e-04, 1.3333558146428441e-03,
-                           9.6181291076284769e-03, 5.5504108664821576e-02, 2.4022650695910069e-01,
-                           6.9314718055994529e-01};
-  const V p = polynomial<double>(r, kP) * r + 1.0;
+  const V p = polynomial<double>(r, Exp2Constants<double>::kP) * r + 1.0;
   return of_bits<double>(bits_of<double>(p) + (bits_of<double>(shifted) << 52));
 }
 

@@ -42,6 +42,7 @@ void cos_only(const T* x, T* y, int64_t count) {
   }
 
 EXPORT(vector_exp, exp<T>(v))
+EXPORT(vector_exp2_bounded, exp2_bounded<T>(v))
 EXPORT(vector_log, log<T>(v))
 EXPORT(vector_log1p, log1p<T>(v))
 EXPORT(vector_tanh, tanh<T>(v))

@@ -37,6 +37,7 @@ def _softplus(x: np.ndarray) -> np.ndarray:
 # name, truth, range of arguments (of float and of double), bound in ulp
 FUNCTIONS: list[tuple[str, Truth, dict[str, tuple[float, float]], float]] = [
     ("exp", np.exp, {"float": (-87.3, 88.72), "double": (-708.3, 709.78)}, 2),
+    ("exp2_bounded", np.exp2, {"float": (-126, 126.5), "double": (-1022, 1022.5)}, 2),
     ("log", np.log, {"float": (1e-44, 3e38), "double": (1e-320, 1e308)}, 1.5),
     ("log1p", np.log1p, {"float": (-0.999999, 1e30), "double": (-0.999999, 1e300)}, 3),
     ("tanh", np.tanh, {"float": (-12, 12), "double": (-22, 22)}, 2),
@@ -48,6 +49,7 @@ FUNCTIONS: list[tuple[str, Truth, dict[str, tuple[float, float]], float]] = [
 # name, argument, result
 SPECIAL = [
     ("exp", [0, INF, -INF, NAN, 710, -750], [1, INF, 0, NAN, INF, 0]),
+    ("exp2_bounded", [0, 1, -INF, NAN, -1100], [1, 2, 0, NAN, 0]),
     ("log", [0, -0.0, 1, INF, -1, -INF, NAN], [-INF, -INF, 0, INF, NAN, NAN, NAN]),
     ("log1p", [0, -1, INF, -2, NAN], [0, -INF, INF, NAN, NAN]),
     ("tanh", [0, INF, -INF, NAN, 30, -30], [0, 1, -1, NAN, 1, -1]),
