@@ -18,7 +18,7 @@ namespace saccade::logpolar {
 namespace {
 
 // Tasks that the rings of few fixations are cut into.
-constexpr int64_t kForwardTasks = 32;
+constexpr int64_t kForwardTasks = 16;
 // Tasks that the planes of few images are cut into, backward: by channels, then by fixations, whose
 // groups hold planes of their own.
 constexpr int64_t kBackwardTasks = 16;
@@ -189,10 +189,10 @@ void run_sample(const Sampling<T>& sampling, T* out) {
   const int64_t blocks =
       std::min(sampling.rings, std::max<int64_t>((kForwardTasks + count - 1) / count, 1));
   parallel_tasks(count * blocks, [&] {
-    return [&](int64_t i) {
+    return [&, scratch = AlignedScratch<T>(kWindowScratch)](int64_t i) mutable {
       const int64_t index = i / blocks, block = i % blocks;
       kernels<T>().sample(sampling, out, index / n, index % n, block * sampling.rings / blocks,
-                          (block + 1) * sampling.rings / blocks);
+                          (block + 1) * sampling.rings / blocks, scratch.data());
     };
   });
 }
