@@ -116,7 +116,7 @@ class Prepared {
 };
 
 // Whether the taps of so many fixations an image pay for putting its channels side by side. From
-// sizes and radii alone, so that a fixation's results do not depend on the others'.
+// sizes and radii alone, not from where the fixations are.
 template <typename T>
 bool pays_quads(const Sampling<T>& sampling, int64_t fixations, int64_t pixels_per_tap) {
   const int64_t pixels = sampling.level[0].height * sampling.level[0].width;
