@@ -18,7 +18,7 @@ namespace saccade::logpolar {
 namespace {
 
 // Tasks that the rings of few fixations are cut into.
-constexpr int64_t kForwardTasks = 32;
+constexpr int64_t kForwardTasks = 16;
 // Tasks that the planes of few images are cut into, backward: by channels, then by fixations, whose
 // groups hold planes of their own.
 constexpr int64_t kBackwardTasks = 16;
@@ -116,7 +116,7 @@ class Prepared {
 };
 
 // Whether the taps of so many fixations an image pay for putting its channels side by side. From
-// sizes and radii alone, so that a fixation's results do not depend on the others'.
+// sizes and radii alone, not from where the fixations are.
 template <typename T>
 bool pays_quads(const Sampling<T>& sampling, int64_t fixations, int64_t pixels_per_tap) {
   const int64_t pixels = sampling.level[0].height * sampling.level[0].width;
@@ -189,10 +189,10 @@ void run_sample(const Sampling<T>& sampling, T* out) {
   const int64_t blocks =
       std::min(sampling.rings, std::max<int64_t>((kForwardTasks + count - 1) / count, 1));
   parallel_tasks(count * blocks, [&] {
-    return [&](int64_t i) {
+    return [&, scratch = AlignedScratch<T>(kWindowScratch)](int64_t i) mutable {
       const int64_t index = i / blocks, block = i % blocks;
       kernels<T>().sample(sampling, out, index / n, index % n, block * sampling.rings / blocks,
-                          (block + 1) * sampling.rings / blocks);
+                          (block + 1) * sampling.rings / blocks, scratch.data());
     };
   });
 }

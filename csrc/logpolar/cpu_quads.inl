@@ -2,6 +2,8 @@
 // the cache lines, and reads or writes a pixel at once.
 #pragma once
 
+#include <type_traits>
+
 #include "logpolar/cpu_taps.inl"
 
 namespace saccade::logpolar::SACCADE_ISA_NAMESPACE {
@@ -11,6 +13,7 @@ template <typename T>
 struct Quads {
   typedef T Pixel __attribute__((vector_size(4 * sizeof(T)), may_alias));
   typedef T Pair __attribute__((vector_size(8 * sizeof(T)), aligned(4 * sizeof(T)), may_alias));
+  typedef T LoosePair __attribute__((vector_size(8 * sizeof(T)), aligned(sizeof(T)), may_alias));
   typedef T Loose __attribute__((vector_size(4 * sizeof(T)), aligned(sizeof(T)), may_alias));
 
   SACCADE_INLINE static void transpose(Pixel* p) {
@@ -25,19 +28,94 @@ struct Quads {
   }
 };
 
+// Eight pixels of four planes as four pairs of pixels.
+template <typename T>
+SACCADE_INLINE void planes_to_pairs(typename Quads<T>::Pair* p) {
+  using Pair = typename Quads<T>::Pair;
+  const Pair a = __builtin_shufflevector(p[0], p[1], 0, 8, 1, 9, 4, 12, 5, 13);
+  const Pair b = __builtin_shufflevector(p[0], p[1], 2, 10, 3, 11, 6, 14, 7, 15);
+  const Pair c = __builtin_shufflevector(p[2], p[3], 0, 8, 1, 9, 4, 12, 5, 13);
+  const Pair d = __builtin_shufflevector(p[2], p[3], 2, 10, 3, 11, 6, 14, 7, 15);
+  const Pair e = __builtin_shufflevector(a, c, 0, 1, 8, 9, 4, 5, 12, 13);    // pixels 0 and 4
+  const Pair f = __builtin_shufflevector(a, c, 2, 3, 10, 11, 6, 7, 14, 15);  // 1 and 5
+  const Pair g = __builtin_shufflevector(b, d, 0, 1, 8, 9, 4, 5, 12, 13);    // 2 and 6
+  const Pair h = __builtin_shufflevector(b, d, 2, 3, 10, 11, 6, 7, 14, 15);  // 3 and 7
+  p[0] = __builtin_shufflevector(e, f, 0, 1, 2, 3, 8, 9, 10, 11);
+  p[1] = __builtin_shufflevector(g, h, 0, 1, 2, 3, 8, 9, 10, 11);
+  p[2] = __builtin_shufflevector(e, f, 4, 5, 6, 7, 12, 13, 14, 15);
+  p[3] = __builtin_shufflevector(g, h, 4, 5, 6, 7, 12, 13, 14, 15);
+}
+
+// The same way back.
+template <typename T>
+SACCADE_INLINE void pairs_to_planes(typename Quads<T>::Pair* p) {
+  using Pair = typename Quads<T>::Pair;
+  const Pair e = __builtin_shufflevector(p[0], p[2], 0, 1, 2, 3, 8, 9, 10, 11);
+  const Pair f = __builtin_shufflevector(p[0], p[2], 4, 5, 6, 7, 12, 13, 14, 15);
+  const Pair g = __builtin_shufflevector(p[1], p[3], 0, 1, 2, 3, 8, 9, 10, 11);
+  const Pair h = __builtin_shufflevector(p[1], p[3], 4, 5, 6, 7, 12, 13, 14, 15);
+  const Pair a = __builtin_shufflevector(e, f, 0, 8, 1, 9, 4, 12, 5, 13);
+  const Pair b = __builtin_shufflevector(e, f, 2, 10, 3, 11, 6, 14, 7, 15);
+  const Pair c = __builtin_shufflevector(g, h, 0, 8, 1, 9, 4, 12, 5, 13);
+  const Pair d = __builtin_shufflevector(g, h, 2, 10, 3, 11, 6, 14, 7, 15);
+  p[0] = __builtin_shufflevector(a, c, 0, 1, 8, 9, 4, 5, 12, 13);
+  p[1] = __builtin_shufflevector(a, c, 2, 3, 10, 11, 6, 7, 14, 15);
+  p[2] = __builtin_shufflevector(b, d, 0, 1, 8, 9, 4, 5, 12, 13);
+  p[3] = __builtin_shufflevector(b, d, 2, 3, 10, 11, 6, 7, 14, 15);
+}
+
+// Whole eights of pixels; returns how many.
+template <typename T, int kChannels>
+int64_t interleave_planes(const T* plane, int64_t channel, int64_t pixels, T* quads) {
+  using Q = Quads<T>;
+  int64_t i = 0;
+  for (; i + 8 <= pixels; i += 8) {
+    typename Q::Pair p[4] = {};
+    for (int c = 0; c < kChannels; ++c)
+      p[c] = *reinterpret_cast<const typename Q::LoosePair*>(plane + c * channel + i);
+    planes_to_pairs<T>(p);
+    for (int k = 0; k < 4; ++k) *reinterpret_cast<typename Q::Pair*>(quads + 4 * i + 8 * k) = p[k];
+  }
+  return i;
+}
+
+template <typename T, int kChannels>
+int64_t separate_planes(const T* quads, int64_t pixels, T* plane, int64_t channel) {
+  using Q = Quads<T>;
+  int64_t i = 0;
+  for (; i + 8 <= pixels; i += 8) {
+    typename Q::Pair p[4];
+    for (int k = 0; k < 4; ++k)
+      p[k] = *reinterpret_cast<const typename Q::Pair*>(quads + 4 * i + 8 * k);
+    pairs_to_planes<T>(p);
+    for (int c = 0; c < kChannels; ++c)
+      *reinterpret_cast<typename Q::LoosePair*>(plane + c * channel + i) = p[c];
+  }
+  return i;
+}
+
+// Calls body with the number of channels, 1 to 4, as a type.
+template <typename F>
+SACCADE_INLINE int64_t for_channels(int64_t channels, const F& body) {
+  switch (channels) {
+    case 1:
+      return body(std::integral_constant<int, 1>{});
+    case 2:
+      return body(std::integral_constant<int, 2>{});
+    case 3:
+      return body(std::integral_constant<int, 3>{});
+    default:
+      return body(std::integral_constant<int, 4>{});
+  }
+}
+
 // quads [pixels + 1, 4] from planes; zeros for channels that are not there, and behind the last
 // pixel, where an image one pixel wide has its right neighbour.
 template <typename T>
 void to_quads(const T* plane, int64_t channel, int64_t channels, int64_t pixels, T* quads) {
-  using Q = Quads<T>;
-  int64_t i = 0;
-  for (; i + 4 <= pixels; i += 4) {
-    typename Q::Pixel p[4] = {};
-    for (int64_t c = 0; c < channels; ++c)
-      p[c] = *reinterpret_cast<const typename Q::Loose*>(plane + c * channel + i);
-    Q::transpose(p);
-    for (int k = 0; k < 4; ++k) *reinterpret_cast<typename Q::Pixel*>(quads + 4 * (i + k)) = p[k];
-  }
+  int64_t i = for_channels(channels, [&](auto count) {
+    return interleave_planes<T, decltype(count)::value>(plane, channel, pixels, quads);
+  });
   for (; i <= pixels; ++i) {
     for (int64_t c = 0; c < 4; ++c)
       quads[4 * i + c] = c < channels && i < pixels ? plane[c * channel + i] : T(0);
@@ -46,16 +124,9 @@ void to_quads(const T* plane, int64_t channel, int64_t channels, int64_t pixels,
 
 template <typename T>
 void from_quads(const T* quads, int64_t channels, int64_t pixels, T* plane, int64_t channel) {
-  using Q = Quads<T>;
-  int64_t i = 0;
-  for (; i + 4 <= pixels; i += 4) {
-    typename Q::Pixel p[4];
-    for (int k = 0; k < 4; ++k)
-      p[k] = *reinterpret_cast<const typename Q::Pixel*>(quads + 4 * (i + k));
-    Q::transpose(p);
-    for (int64_t c = 0; c < channels; ++c)
-      *reinterpret_cast<typename Q::Loose*>(plane + c * channel + i) = p[c];
-  }
+  int64_t i = for_channels(channels, [&](auto count) {
+    return separate_planes<T, decltype(count)::value>(quads, pixels, plane, channel);
+  });
   for (; i < pixels; ++i) {
     for (int64_t c = 0; c < channels; ++c) plane[c * channel + i] = quads[4 * i + c];
   }
@@ -113,6 +184,10 @@ SACCADE_INLINE void for_each_tap(const Pose<T>& pose, const Ring<T>& ring, const
   }
 }
 
+// Rays whose pixels are transposed together.
+template <typename T>
+constexpr int kTogether = kWidth<T> < 4 ? kWidth<T> : 4;
+
 // out: this ring of the block's first channel.
 template <typename T>
 void sample_ring_quads(const Sampling<T>& s, const Pose<T>& pose, const Ring<T>& ring,
@@ -132,10 +207,10 @@ void sample_ring_quads(const Sampling<T>& s, const Pose<T>& pose, const Ring<T>&
     for_each_tap<T>(pose, ring, ground, load(s.cosine + j), load(s.sine + j), tap);
     const int64_t left = s.rays - j;
 #pragma GCC unroll 4
-    for (int i = 0; i < kWidth<T>; i += (kWidth<T> < 4 ? kWidth<T> : 4)) {
+    for (int i = 0; i < kWidth<T>; i += kTogether<T>) {
       typename Q::Pixel p[4] = {};
 #pragma GCC unroll 4
-      for (int k = 0; k < (kWidth<T> < 4 ? kWidth<T> : 4); ++k) {
+      for (int k = 0; k < kTogether<T>; ++k) {
         p[k] = __builtin_shufflevector(sums[i + k], sums[i + k], 0, 1, 2, 3) +
                __builtin_shufflevector(sums[i + k], sums[i + k], 4, 5, 6, 7);
       }
@@ -145,7 +220,7 @@ void sample_ring_quads(const Sampling<T>& s, const Pose<T>& pose, const Ring<T>&
         if (kWidth<T> >= 4 && left >= i + 4) {
           *reinterpret_cast<typename Q::Loose*>(to) = p[c];
         } else {
-          for (int k = 0; k < (kWidth<T> < 4 ? kWidth<T> : 4) && i + k < left; ++k) to[k] = p[c][k];
+          for (int k = 0; k < kTogether<T> && i + k < left; ++k) to[k] = p[c][k];
         }
       }
     }

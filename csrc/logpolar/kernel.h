@@ -13,6 +13,10 @@ inline constexpr int64_t kLevels = 6;  // of a pyramid, above the image
 inline constexpr int64_t kMaxTaps = 64;
 inline constexpr int64_t kMaxMipTaps = 4;
 
+// Pixels a side of the window around a fixation whose channels sampling puts side by side.
+inline constexpr int64_t kWindowSide = 64;
+inline constexpr int64_t kWindowScratch = 4 * (kWindowSide * kWindowSide + 1);
+
 // Elements that backward works in for a channel: a vector, and a window with four places a pixel.
 inline constexpr int64_t kScratch = 16 + 4 * 24 * 24;
 
@@ -90,9 +94,9 @@ struct InversionGradients {
 
 template <typename T>
 struct Kernels {
-  // Rings [begin, end) of one fixation, into out [B, N, C, R, T].
+  // Rings [begin, end) of one fixation, into out [B, N, C, R, T]. scratch: kWindowScratch elements.
   void (*sample)(const Sampling<T>&, T* out, int64_t batch, int64_t fixation, int64_t begin,
-                 int64_t end);
+                 int64_t end, T* scratch);
   // scratch: kScratch elements a channel.
   void (*sample_backward)(const Sampling<T>&, const SamplingGradients<T>&, const Part&, T* scratch);
   // Up to four channels side by side, quads [pixels + 1, 4], from planes without gaps.

@@ -167,6 +167,51 @@ def test_sample_of_every_size(
         )
 
 
+# Where the image alone is wanted and has taps enough, three channels and more lie side by side.
+SIDE_BY_SIDE = {
+    "odd": (2, 3, 3, 7, 9, 9, 13),
+    "five-channels": (1, 5, 5, 13, 17, 7, 21),
+    "one-row": (2, 2, 4, 1, 21, 4, 5),
+    "one-column": (1, 2, 3, 22, 1, 4, 9),
+    "one-pixel": (1, 1, 3, 1, 1, 3, 4),
+    "many-fixations": (17, 2, 4, 12, 11, 6, 16),
+    "usual": (2, 4, 3, 24, 20, 16, 32),
+}
+
+
+@pytest.mark.parametrize("size", SIDE_BY_SIDE)
+@pytest.mark.parametrize("antialias", ["none", "area"])
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32], ids=["float64", "float32"])
+def test_channels_side_by_side(
+    size: str, antialias: str, dtype: torch.dtype, backend: str, device: torch.device
+) -> None:
+    if dtype == torch.float64 and not _float64_runs(backend):
+        pytest.skip("the GPU kernels compute in float32")
+    batch, fixations, channels, height, width, R, T = SIDE_BY_SIDE[size]
+    at = torch.rand(batch, fixations, 2, dtype=torch.float64) * 1.4 - 0.2
+    at = (at * torch.tensor([width, height])).to(device, dtype)
+    theta0 = torch.randn(batch, fixations, dtype=torch.float64).to(device, dtype)
+    for padding in PADDING:
+        image = torch.randn(batch, channels, height, width, dtype=torch.float64)
+        image = image.to(device, dtype).requires_grad_()
+        truth = image.detach().double().requires_grad_()
+        out, exact = (
+            ops.logpolar_sample(
+                given,
+                at.to(given.dtype),
+                out_size=(R, T),
+                theta0=theta0.to(given.dtype),
+                r_min=0.05,
+                r_max=0.6 * max(height, width) + 1,
+                antialias=antialias,
+                padding_mode=padding,
+                backend=rung,
+            )
+            for given, rung in ((image, backend), (truth, "reference"))
+        )
+        compare(gradients(out, exact, [image], [truth], ("image",)), TOLERANCE[dtype])
+
+
 @pytest.mark.parametrize("dtype", list(TOLERANCE), ids=str)
 @pytest.mark.parametrize("antialias", ANTIALIAS)
 def test_sample_of_every_type(

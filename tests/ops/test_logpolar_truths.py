@@ -275,12 +275,15 @@ def test_a_fixation_that_is_not_finite_is_nan_and_moves_nothing(
 def test_pixels_that_are_nan_reach_only_the_samples_that_read_them(
     backend: str, device: torch.device
 ) -> None:
-    image = torch.zeros(1, 1, 16, 16, device=device)
-    image[0, 0, 0, 0] = math.nan
-    far = torch.tensor([[[-30.0, -30.0], [9.0, 9.0], [0.3, 0.3]]], device=device)
-    out = ops.logpolar_sample(image, far, out_size=(3, 8), r_max=3.0, backend=backend)
-    assert (out[0, :2] == 0).all()
-    assert out[0, 2].isnan().any()
+    for channels, size in ((1, (3, 8)), (4, (6, 32))):
+        image = torch.zeros(1, channels, 16, 16, device=device)
+        image[0, 0, 0, 0] = math.nan
+        far = torch.tensor([[[-30.0, -30.0], [9.0, 9.0], [0.3, 0.3], [-2.5, -2.5]]], device=device)
+        out = ops.logpolar_sample(image, far, out_size=size, r_max=3.0, backend=backend)
+        assert (out[0, :2] == 0).all()
+        assert out[0, 2].isnan().any()
+        assert not out[:, :, 1:].isnan().any()
+        assert not out[0, 3, :, 0].isnan().any()
 
 
 @pytest.mark.parametrize("padding", ["zeros", "border", "reflection"])
@@ -315,7 +318,11 @@ def test_the_same_bits_for_any_number_of_threads(backend: str, device: torch.dev
         out = ops.logpolar_sample(*given, out_size=(16, 24), r_max=30.0, backend=backend)
         back = ops.logpolar_inverse(out, given[1], 40, r_max=30.0, backend=backend)
         grads = torch.autograd.grad(back.square().sum() + out.square().sum(), given)
-        results.append((out, back, *grads))
+        alone = ops.logpolar_sample(
+            given[0], fixation, out_size=(32, 24), antialias="none", backend=backend
+        )
+        grads = (*grads, *torch.autograd.grad(alone.square().sum(), given[:1]))
+        results.append((out, back, alone, *grads))
     torch.set_num_threads(threads)
     for other in results[1:]:
         assert all(torch.equal(a, b) for a, b in zip(results[0], other, strict=True))
