@@ -307,7 +307,8 @@ def sinkhorn_divergence(
     r"""Debiased transport cost between weighted points: 0 for equal ones, and not negative.
 
     .. math:: S = \mathrm{OT}(a, b) - \tfrac{1}{2} \mathrm{OT}(a, a)
-              - \tfrac{1}{2} \mathrm{OT}(b, b) + \tfrac{\varepsilon}{2} \bigl(\textstyle\sum a - \sum b\bigr)^2
+              - \tfrac{1}{2} \mathrm{OT}(b, b)
+              + \tfrac{\varepsilon}{2} \bigl(\textstyle\sum a - \sum b\bigr)^2
 
     Args:
         x: [..., n, D].
