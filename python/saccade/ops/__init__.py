@@ -6,6 +6,7 @@ from saccade.ops._scan_conv import causal_conv1d, causal_conv1d_update
 from saccade.ops._scan_ssd import ssd_scan
 from saccade.ops._select import explain
 from saccade.ops._spiking_linear import spike_linear
+from saccade.ops._transport_lowrank import LowRankResult, sinkhorn_lowrank
 from saccade.ops.gem import agem_project, gem_project, gem_project_
 from saccade.ops.kan import group_rational, kan_basis, kan_linear
 from saccade.ops.logpolar import logpolar_inverse, logpolar_sample
@@ -15,6 +16,7 @@ from saccade.ops.spiking import affine_lif, lif
 from saccade.ops.transport import OTResult, sinkhorn, sinkhorn_divergence, sinkhorn_points
 
 __all__ = [
+    "LowRankResult",
     "OTResult",
     "affine_lif",
     "agem_project",
@@ -40,6 +42,7 @@ __all__ = [
     "selective_scan",
     "sinkhorn",
     "sinkhorn_divergence",
+    "sinkhorn_lowrank",
     "sinkhorn_points",
     "spike_linear",
     "ssd_scan",
