@@ -55,7 +55,7 @@ def sinkhorn_lowrank(
     r"""Optimal transport by plans of rank r: fewer parts than points, each sent as a whole.
 
     .. math:: \min_{Q, R, w} \langle C, Q\, \mathrm{diag}(1/w)\, R^\top \rangle
-              - \varepsilon \bigl(H(Q) + H(R) + H(w)\bigr) \quad \text{s.t.} \quad
+              - \varepsilon \big(H(Q) + H(R) + H(w)\big) \quad \text{s.t.} \quad
               Q 1 = a, \ R 1 = b, \ Q^\top 1 = R^\top 1 = w
 
     Args:

@@ -308,7 +308,7 @@ def sinkhorn_divergence(
 
     .. math:: S = \mathrm{OT}(a, b) - \tfrac{1}{2} \mathrm{OT}(a, a)
               - \tfrac{1}{2} \mathrm{OT}(b, b)
-              + \tfrac{\varepsilon}{2} \bigl(\textstyle\sum a - \sum b\bigr)^2
+              + \tfrac{\varepsilon}{2} \big(\sum a - \sum b\big)^2
 
     Args:
         x: [..., n, D].
