@@ -96,7 +96,7 @@ CASES = (
     make_plan("batch64", "64 plans, 64 x 64", (64, 64, 64), training=True),
     make_plan("n128", "one plan, 128 x 128", (128, 128), training=True),
     make_plan("n1024", "one plan, 1024 x 1024", (1024, 1024)),
-    make_points("points2k", "two clouds of 2000 points in 64 dimensions", 2000, 64),
+    make_points("points1k", "two clouds of 1000 points in 64 dimensions", 1000, 64),
 )
 
 # The largest error allowed, relative to the largest entry; peers update the sides in another order.
