@@ -17,6 +17,7 @@ OPERATORS = (
     "scan",
     "spiking",
     "statevector",
+    "transport",
 )
 
 

@@ -79,13 +79,15 @@ STABLE_TORCH_LIBRARY(saccade, m) {
 
   // a and b have the type that the plan is computed in; rho is inf where a side is balanced.
   m.def(
-      "sinkhorn_forward(Tensor cost, Tensor a, Tensor b, Tensor? init_f, Tensor? init_g, float eps, "
+      "sinkhorn_forward(Tensor cost, Tensor a, Tensor b, Tensor? init_f, Tensor? init_g, float "
+      "eps, "
       "float rho_a, float rho_b, bool kl, int max_iter, float tol, float eps_scaling) "
       "-> (Tensor plan, Tensor f, Tensor g, Tensor value, Tensor value_linear, Tensor n_iter, "
       "Tensor err, Tensor status)");
   m.def(
       "sinkhorn_backward(Tensor? grad_plan, Tensor? grad_f, Tensor? grad_g, Tensor? grad_value, "
-      "Tensor? grad_value_linear, Tensor cost, Tensor a, Tensor b, Tensor plan, Tensor f, Tensor g, "
+      "Tensor? grad_value_linear, Tensor cost, Tensor a, Tensor b, Tensor plan, Tensor f, Tensor "
+      "g, "
       "float eps, float rho_a, float rho_b, bool kl) "
       "-> (Tensor grad_cost, Tensor grad_a, Tensor grad_b)");
   m.def(

@@ -84,7 +84,7 @@ class Solver {
  public:
   // points: K is never kept. parallel: blocks of rows on all threads.
   Solver(int64_t n, int64_t m, bool parallel, bool points)
-      : space_(n, m, parallel, points || m % kernels<T>().width != 0),
+      : space_(n, m, parallel, points),
         points_(points),
         rows_(n),
         columns_(space_.padded),

@@ -37,8 +37,8 @@ inline int64_t block_rows(int64_t n, int64_t m) {
 template <typename T>
 class Workspace {
  public:
-  // panel: whether rows are computed or padded.
-  Workspace(int64_t rows, int64_t columns, bool parallel, bool panel)
+  // points: rows are computed.
+  Workspace(int64_t rows, int64_t columns, bool parallel, bool points)
       : n(rows),
         m(columns),
         padded((std::max<int64_t>(columns, 1) + kernels<T>().width - 1) / kernels<T>().width *
@@ -48,7 +48,7 @@ class Workspace {
         workers_(parallel && rows * columns >= kLeastParallel
                      ? std::min<int64_t>(torch::stable::get_num_threads(), blocks)
                      : 1),
-        panels_(panel ? workers_ * 2 * kPanelRows * padded : 1),
+        panels_(points || pads() ? workers_ * 2 * kPanelRows * padded : 1),
         partial_(blocks * padded),
         sums_(blocks) {}
 

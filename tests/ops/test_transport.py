@@ -176,8 +176,13 @@ def test_empty(name: str, backend: str) -> None:
         assert (balanced.status == 2).all()
 
 
-NOT_FINITE = {"cost-nan": ("cost", math.nan), "cost-minus-inf": ("cost", -math.inf),
-              "a-nan": ("a", math.nan), "b-nan": ("b", math.nan), "a-negative": ("a", -1.0)}  # fmt: skip
+NOT_FINITE = {
+    "cost-nan": ("cost", math.nan),
+    "cost-minus-inf": ("cost", -math.inf),
+    "a-nan": ("a", math.nan),
+    "b-nan": ("b", math.nan),
+    "a-negative": ("a", -1.0),
+}
 
 
 @pytest.mark.parametrize("name", NOT_FINITE)

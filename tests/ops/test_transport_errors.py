@@ -57,18 +57,22 @@ MISTAKES: dict[str, tuple[Callable[[], Any], type[Exception], str]] = {
     "reg-type": (solve(reg_type="l2"), ValueError, r"reg_type must be one of 'kl', 'entropy'"),
     "init-one": (solve(init=torch.zeros(4)), TypeError, r"init must be a pair \(f, g\)"),
     "init-shape": (
-        solve(init=(torch.zeros(4), torch.zeros(4))), ValueError, r"init g .* \[..., 5\], got \(4,\)",
+        solve(init=(torch.zeros(4), torch.zeros(4))),
+        ValueError, r"init g .* \[..., 5\], got \(4,\)",
     ),
     "mask-type": (solve(mask=torch.ones(4, 5)), TypeError, r"mask must be a torch.bool tensor"),
     "mask-shape": (
-        solve(mask=torch.ones(5, 4, dtype=torch.bool)), ValueError, r"n, m = \(4, 5\), got \(5, 4\)",
+        solve(mask=torch.ones(5, 4, dtype=torch.bool)),
+        ValueError, r"n, m = \(4, 5\), got \(5, 4\)",
     ),
     "backend": (solve(backend="tpu"), ValueError, r"backend must be one of"),
     "unroll-cpu": (
         solve(grad="unroll", backend="cpu"), NotImplementedError, r"runs on the reference alone",
     ),
     "x-scalar": (points(x=torch.zeros(3)), ValueError, r"x must have rank 2"),
-    "dimension": (points(y=torch.zeros(5, 2)), ValueError, r"same dimension.*\(4, 3\) and \(5, 2\)"),
+    "dimension": (
+        points(y=torch.zeros(5, 2)), ValueError, r"same dimension.*\(4, 3\) and \(5, 2\)",
+    ),
     "y-type": (points(y=torch.zeros(5, 3).double()), ValueError, r"y must have the type of x"),
     "metric": (points(p=3), ValueError, r"p must be one of 2, 1, 'cos', got 3"),
     "points-mask": (

@@ -44,11 +44,11 @@ def test_limits_of_eps() -> None:
     cost = torch.rand(6, 6, dtype=F64)
     uniform = torch.full((6,), 1 / 6, dtype=F64)
     sharp = transport.sinkhorn(
-        cost, uniform, uniform, eps=2e-3, max_iter=20000, tol=1e-6, eps_scaling=0.5
+        cost, uniform, uniform, eps=4e-3, max_iter=3000, tol=1e-5, eps_scaling=0.5
     )
     scipy_optimize = pytest.importorskip("scipy.optimize")
     rows, columns = scipy_optimize.linear_sum_assignment(cost.numpy())
-    assert sharp.value_linear.item() == pytest.approx(cost[rows, columns].mean().item(), abs=2e-3)
+    assert sharp.value_linear.item() == pytest.approx(cost[rows, columns].mean().item(), abs=8e-3)
 
 
 def test_what_is_added_to_rows_and_columns_moves_nothing() -> None:
@@ -88,7 +88,8 @@ def test_plans_of_pot(rho: tuple[float, float], reg_type: str) -> None:
     else:
         b = 1.3 * b
         # POT says that an entropy has no reference measure
-        with pytest.warns(UserWarning, match="reg_type") if not kl else pytest.MonkeyPatch.context():
+        quiet = pytest.MonkeyPatch.context()
+        with quiet if kl else pytest.warns(UserWarning, match="reg_type"):
             true = ot.unbalanced.sinkhorn_unbalanced(
                 a.numpy(), b.numpy(), cost.numpy(), 0.1, rho, reg_type=reg_type, stopThr=1e-15,
                 numItermax=5000,

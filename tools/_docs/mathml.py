@@ -13,12 +13,12 @@ from typing import Any
 SYMBOLS = {
     "cdot": "⋅", "in": "∈", "sum": "∑", "le": "≤", "ge": "≥", "times": "×", "to": "→",
     "lfloor": "⌊", "rfloor": "⌋", "ldots": "…", "top": "⊤", "partial": "∂", "odot": "⊙",
-    "lVert": "‖", "rVert": "‖", "star": "⋆",
+    "lVert": "‖", "rVert": "‖", "star": "⋆", "langle": "⟨", "rangle": "⟩", "mid": "∣", "circ": "∘",
 }  # fmt: skip
 LETTERS = {
     "ell": "ℓ", "rho": "ρ", "Phi": "Φ", "phi": "φ", "pi": "π", "tau": "τ", "sigma": "σ",
     "theta": "θ", "lambda": "λ", "alpha": "α", "Delta": "Δ", "delta": "δ", "epsilon": "ε",
-    "psi": "ψ",
+    "psi": "ψ", "varepsilon": "ε",
 }  # fmt: skip
 FUNCTIONS = ("log", "cos", "sin", "tanh", "exp", "max", "min", "arg")
 SPACES = {",": "0.17em", ";": "0.28em", "quad": "1em", " ": "0.25em"}

@@ -20,6 +20,7 @@ from saccade.nn.neighborhood_attention import (
 )
 from saccade.nn.scan import Mamba, MambaState, SelectiveScan, SelectiveScan2d
 from saccade.nn.spiking import IFNode, Leaky, LIFNode, ParametricLIFNode, reset_net
+from saccade.nn.transport import Sinkhorn, SinkhornLoss
 
 __all__ = [
     "BSplineKAN",
@@ -44,6 +45,8 @@ __all__ = [
     "ParametricLIFNode",
     "SelectiveScan",
     "SelectiveScan2d",
+    "Sinkhorn",
+    "SinkhornLoss",
     "WavKANLayer",
     "reset_net",
 ]

@@ -16,6 +16,7 @@ from saccade.ops._statevector_program import (
 )
 from saccade.ops._transport_assignment import Assignment, assignment
 from saccade.ops._transport_emd import emd
+from saccade.ops._transport_lowrank import LowRankResult, sinkhorn_lowrank
 from saccade.ops.gem import agem_project, gem_project, gem_project_
 from saccade.ops.kan import group_rational, kan_basis, kan_linear
 from saccade.ops.logpolar import logpolar_inverse, logpolar_sample
@@ -27,6 +28,7 @@ from saccade.ops.transport import OTResult, sinkhorn, sinkhorn_divergence, sinkh
 
 __all__ = [
     "Assignment",
+    "LowRankResult",
     "OTResult",
     "Program",
     "affine_lif",
@@ -62,6 +64,7 @@ __all__ = [
     "selective_scan",
     "sinkhorn",
     "sinkhorn_divergence",
+    "sinkhorn_lowrank",
     "sinkhorn_points",
     "spike_linear",
     "ssd_scan",

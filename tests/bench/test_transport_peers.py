@@ -1,0 +1,49 @@
+"""Everybody in the benchmark of transport computes the same plan and the same gradient."""
+
+from __future__ import annotations
+
+import itertools
+from typing import Any
+
+import pytest
+import torch
+
+from saccade.bench._gate import evaluate, judge, solve
+from saccade.bench._suite import FORWARD, TRAINING, Case, Peer
+from saccade.bench.peers.transport import PEERS
+from saccade.bench.transport import SUITE, make_plan, make_points
+
+CPU = torch.device("cpu")
+CASES = [
+    make_plan("single", "test", (40, 33), training=True),
+    make_plan("batch", "test", (3, 16, 16), training=True),
+    make_points("points", "test", 70, 5),
+]
+
+
+def runnable() -> list[Any]:
+    """Every case, pass and peer that the peer does not refuse."""
+    return [
+        pytest.param(peer, case, phase, id=f"{peer.name}-{case.name}-{phase}")
+        for peer, case in itertools.product((SUITE.ours("auto"), *PEERS), CASES)
+        for phase in case.work
+        if peer.refusal(case, phase, CPU) is None
+    ]
+
+
+@pytest.mark.parametrize(("peer", "case", "phase"), runnable())
+def test_peer_agrees_with_the_reference(peer: Peer, case: Case, phase: str) -> None:
+    inputs = case.inputs(CPU, torch.float32)
+    doubles = {k: v.double() for k, v in inputs.items()}
+    function = SUITE.truth.prepare(case, doubles)
+    training = TRAINING in case.work
+    cotangents, truth = solve(function, doubles, torch.float32, training=training)
+    results = evaluate(peer.prepare(case, inputs), inputs, cotangents, phase)
+    # small problems converge more slowly than those that are timed
+    verdict = judge(results, truth[phase], 10 * SUITE.tolerance(CPU, torch.float32))
+    assert verdict.passed, verdict.text
+
+
+def test_every_problem_has_a_peer() -> None:
+    for case in SUITE.cases:
+        assert any(peer.refusal(case, FORWARD, CPU) is None for peer in PEERS), case.name
