@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from saccade import reference
-from saccade.reference.transport import point_costs
+from saccade.reference.transport import point_costs, sinkhorn_gradients
 
 from . import transport_emulation as emulated
 
@@ -33,7 +33,7 @@ CASES: dict[str, tuple[int, int, int, dict[str, Any]]] = {
     "unbalanced": (2, 19, 24, {"rho": (0.7, INF)}),
     "relaxed": (2, 19, 24, {"rho": (0.7, 2.0), "kl": False, "zeros": True}),
     "warm": (1, 20, 30, {"warm": True}),
-    "large": (2, 160, 170, {"max_iter": 4, "zeros": True, "forbidden": True}),
+    "large": (2, 160, 170, {"max_iter": 4, "eps": 0.5, "zeros": True, "forbidden": True}),
     "large-descent": (1, 157, 161, {"max_iter": 2, "eps_scaling": 0.05}),
     "large-unbalanced": (1, 150, 175, {"max_iter": 4, "rho": (INF, 0.5)}),
 }
@@ -102,12 +102,80 @@ def test_points(library: ctypes.CDLL, n: int, m: int, dim: int, p: Any) -> None:
     assert torch.equal(found["n_iter"], true.n_iter)  # type: ignore[arg-type]
 
 
+def upstream(batch: int, n: int, m: int) -> dict[str, tuple[Tensor | None, ...]]:
+    """Gradients of plan, f, g, value and value_linear by what asks for them."""
+    plan, f, g = torch.randn(batch, n, m), torch.randn(batch, n), torch.randn(batch, m)
+    value, linear = torch.randn(batch), torch.randn(batch)
+    return {
+        "value": (None, None, None, value, None),
+        "plan": (plan, None, None, None, None),
+        "all": (plan, f - f.mean(-1, True), g - g.mean(-1, True), value, linear),
+        "points": (None, f - f.mean(-1, True), g - g.mean(-1, True), value, linear),
+    }
+
+
+def pinned(grads: Any, out: dict[str, Any], options: dict[str, Any]) -> list[Tensor]:
+    """Gradients of balanced weights are unique but for what moves from one side to the other."""
+    *others, of_a, of_b = (x.double() for x in grads)
+    if options.get("rho", (INF, INF)) == (INF, INF):
+        rows, columns = out["f"] > -INF, out["g"] > -INF
+        mean = (of_a * rows).sum(-1, True) / rows.sum(-1, True)
+        of_a, of_b = of_a - mean * rows, of_b + mean * columns
+    return [*others, of_a, of_b]
+
+
+def check_gradients(found: list[Tensor], true: Any) -> None:
+    for one, other in zip(found, true, strict=True):
+        scale = float(other.abs().max().clamp(min=0.1))
+        torch.testing.assert_close(one.double(), other, rtol=1e-3, atol=2e-4 * scale)
+
+
+@pytest.mark.parametrize("asked", ["value", "plan", "all"])
+@pytest.mark.parametrize("case", ["one", "odd", "unbalanced", "relaxed", "large"])
+def test_backward(library: ctypes.CDLL, case: str, asked: str) -> None:
+    cost, a, b, options = make(case)
+    batch, n, m = cost.shape
+    grads = upstream(batch, n, m)[asked]
+    true = truth(cost, a, b, options)
+    out: dict[str, Any] = {name: getattr(true, name).float() for name in ("plan", "f", "g")}
+    found = emulated.backward(library, grads, cost, a, b, out, **options)
+    wide = tuple(None if x is None else x.double() for x in grads)
+    options = {k: x for k, x in options.items() if k in ("eps", "rho", "kl")}
+    kept = (x.double() for x in (cost, a, b, *out.values()))
+    expected = sinkhorn_gradients(wide, *kept, **options)  # type: ignore[arg-type]
+    check_gradients(pinned(found, out, options), pinned(expected, out, options))
+
+
+@pytest.mark.parametrize("p", [2, 1, "cos"])
+@pytest.mark.parametrize(("n", "m", "dim"), [(3, 5, 2), (34, 130, 35)], ids=["few", "tiles"])
+def test_points_backward(library: ctypes.CDLL, n: int, m: int, dim: int, p: Any) -> None:
+    x, y = torch.randn(1, n, dim), torch.randn(1, m, dim)
+    if p == "cos":
+        x, y = (z / z.norm(dim=-1, keepdim=True) for z in (x, y))
+    x[0, 0] = y[0, 1]
+    a, b = torch.rand(1, n).softmax(-1), torch.rand(1, m).softmax(-1)
+    options: dict[str, Any] = {"eps": 4.0, "max_iter": 50}
+    points = [z.double().requires_grad_() for z in (x, y)]
+    # as the kernels take it: a difference's cosine, whatever the points' lengths
+    cost = 1 - points[0] @ points[1].mT if p == "cos" else point_costs(*points, p)
+    true = truth(cost.detach(), a, b, options)
+    out: dict[str, Any] = {"plan": None, "f": true.f.float(), "g": true.g.float()}
+    grads = upstream(1, n, m)["points"]
+    found = emulated.backward(library, grads, (x, y), a, b, out, p=p, **options)
+    wide = tuple(None if z is None else z.double() for z in grads)
+    kept = (z.double() for z in (cost.detach(), a, b, true.plan, true.f, true.g))
+    of_cost, *of_weights = sinkhorn_gradients(wide, *kept, eps=4.0)  # type: ignore[arg-type]
+    expected = [*torch.autograd.grad(cost, points, of_cost), *of_weights]
+    check_gradients(pinned(found, out, options), pinned(expected, out, options))
+
+
 @pytest.mark.parametrize("case", ["odd", "large"])
 def test_every_problem_stops_on_its_own(library: ctypes.CDLL, case: str) -> None:
     cost, a, b, options = make(case)
     cost[1:] *= 0.02
     options |= {"tol": 1e-3, "max_iter": 60}
     cost = cost.nan_to_num(posinf=1.0)
+    a, b = torch.full_like(a, 1 / a.shape[1]), torch.full_like(b, 1 / b.shape[1])
     true = truth(cost, a, b, options)
     assert len(set(true.n_iter.tolist())) > 1
     check(emulated.forward(library, cost, a, b, **options), true)
@@ -128,11 +196,16 @@ def test_same_bits_whatever_the_order_of_threads_and_blocks(
     library: ctypes.CDLL, case: str
 ) -> None:
     cost, a, b, options = make(case)
+    options["max_iter"] = 3
     runs = []
     for order in (0, 1):
         library.set_reversed(order)
         try:
-            runs.append(emulated.forward(library, cost, a, b, **options))
+            out = emulated.forward(library, cost, a, b, **options)
+            torch.manual_seed(1)
+            grads = upstream(*cost.shape)["all"]
+            results = emulated.backward(library, grads, cost, a, b, out, **options)
+            runs.append(out | {str(i): result for i, result in enumerate(results)})
         finally:
             library.set_reversed(0)
     for name, found in runs[0].items():

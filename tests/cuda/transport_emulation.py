@@ -46,6 +46,21 @@ class Entropic(ctypes.Structure):
     ]  # fmt: skip
 
 
+UPSTREAM = ("of_plan", "of_f", "of_g", "of_value", "of_linear")
+
+
+class Adjoint(ctypes.Structure):
+    """AdjointProblem."""
+
+    _fields_ = [
+        ("batch", c_int64), ("n", c_int64), ("m", c_int64), ("cost", Cost),
+        *((name, c_void_p) for name in ("a", "b", "f", "g", "plan", *UPSTREAM)),
+        ("options", Options),
+        *((name, c_void_p) for name in ("grad_cost", "grad_x", "grad_y", "grad_a", "grad_b")),
+        *((name, c_void_p) for name in ("rows", "columns", "descent")),
+    ]  # fmt: skip
+
+
 def pointer(tensor: Tensor | None) -> int | None:
     return None if tensor is None else tensor.data_ptr()
 
@@ -89,3 +104,25 @@ def forward(
     )  # fmt: skip
     assert library.run_forward(ctypes.byref(problem)) == 0
     return out
+
+
+def backward(
+    library: ctypes.CDLL, grads: tuple[Tensor | None, ...], given: Tensor | tuple[Tensor, Tensor],
+    a: Tensor, b: Tensor, out: dict[str, Tensor | None], p: int | str = 2, **options: Any,
+) -> list[Tensor]:  # fmt: skip
+    """Gradients of the cost or of the points, and of the weights; grads as in `UPSTREAM`."""
+    (batch, n), m = a.shape, b.shape[1]
+    is_matrix = isinstance(given, Tensor)
+    results = [numbers(*z.shape) for z in (given if isinstance(given, tuple) else (given,))]
+    weights = [numbers(batch, n), numbers(batch, m)]
+    scratch = [numbers(5, batch, n), numbers(6, batch, m),
+               torch.full((batch, 3), torch.nan, dtype=torch.float64)]  # fmt: skip
+    places = [*results, None, None] if is_matrix else [None, *results]
+    options = {k: x for k, x in options.items() if k in ("eps", "rho", "kl")}
+    problem = Adjoint(
+        batch, n, m, cost_of(given, p), pointer(a), pointer(b), pointer(out["f"]),
+        pointer(out["g"]), pointer(out["plan"]), *map(pointer, grads), options_of(**options),
+        *map(pointer, places), *map(pointer, weights), *map(pointer, scratch),
+    )  # fmt: skip
+    assert library.run_backward(ctypes.byref(problem)) == 0
+    return [*results, *weights]
