@@ -73,7 +73,7 @@ HOT: tuple[Hot, ...] = (
         for plan in ("10MatrixRows", "13MatrixColumns", "9PointPlan")
     ),
     ("transport", "solver_kernel", "ENS0_8EntropicE"),
-    ("transport", "solver_kernel", "ENS0_14AdjointProblemE"),
+    ("transport", "adjoint_kernel", "ENS0_14AdjointProblemE"),
 )
 
 _ENTRY = re.compile(r"Compiling entry function '([^']+)' for '([^']+)'")

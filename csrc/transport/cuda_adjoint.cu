@@ -342,7 +342,7 @@ __global__ void __launch_bounds__(kThreads) step_kernel(const __grid_constant__ 
 }
 
 __global__ void __launch_bounds__(kThreads)
-    conclude_kernel(const __grid_constant__ AdjointProblem a) {
+    adjoint_conclude_kernel(const __grid_constant__ AdjointProblem a) {
   conclude<kThreads>(a, Vectors(a, blockIdx.x), blockIdx.x, cuda::dynamic_shared<double>());
 }
 
@@ -468,7 +468,7 @@ cudaError_t descend_all(const AdjointProblem& a, const Rows& rows, const Columns
     }
     then(run(rows, ProductPass{y, nullptr, t, nullptr, a.m}, a.batch, stream));
   }
-  then(cuda::launch(conclude_kernel, a.batch, kThreads, kScratch, stream, a));
+  then(cuda::launch(adjoint_conclude_kernel, a.batch, kThreads, kScratch, stream, a));
   return error;
 }
 
@@ -483,7 +483,7 @@ __device__ __forceinline__ float line_product(const float* p, int stride, int co
 int64_t solver_floats(int64_t n, int64_t m) { return 2 * kSolverWarps + n * (m | 1); }
 
 __global__ void __launch_bounds__(kSolverThreads)
-    solver_kernel(const __grid_constant__ AdjointProblem a) {
+    adjoint_kernel(const __grid_constant__ AdjointProblem a) {
   const int64_t b = blockIdx.x;
   const Vectors v(a, b);
   const int n = static_cast<int>(a.n), m = static_cast<int>(a.m), stride = m | 1;
@@ -570,7 +570,7 @@ cudaError_t solve_adjoint(const AdjointProblem& a, cudaStream_t stream) {
   const int64_t shared = solver_floats(a.n, a.m) * static_cast<int64_t>(sizeof(float));
   cudaError_t error = cudaSuccess;
   if (shared <= kMostShared) {
-    error = cuda::launch(solver_kernel, a.batch, kSolverThreads, static_cast<size_t>(shared),
+    error = cuda::launch(adjoint_kernel, a.batch, kSolverThreads, static_cast<size_t>(shared),
                          stream, a);
   } else {
     const float* const cost = a.of_linear == nullptr ? nullptr : c.matrix;
