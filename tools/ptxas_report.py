@@ -64,6 +64,16 @@ HOT: tuple[Hot, ...] = (
         ("scan_device", kernel, "I.*Li4E")
         for kernel in ("convolution_kernel", "convolution_backward_kernel")
     ),
+    *(
+        ("transport", "pass_kernel", f"INS0_{rows}E.*UpdatePass")
+        for rows in ("10MatrixRows", "13MatrixColumns", "9PointRows")
+    ),
+    *(
+        ("transport", "plan_kernel", f"INS.*{plan}E.*ProductPass")
+        for plan in ("10MatrixRows", "13MatrixColumns", "9PointPlan")
+    ),
+    ("transport", "solver_kernel", "ENS0_8EntropicE"),
+    ("transport", "adjoint_kernel", "ENS0_14AdjointProblemE"),
 )
 
 _ENTRY = re.compile(r"Compiling entry function '([^']+)' for '([^']+)'")

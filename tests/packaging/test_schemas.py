@@ -46,15 +46,11 @@ def test_the_compiled_operator_has_the_declared_schema(name: str) -> None:
 
 
 # No model needs spike_linear on a GPU: what it speeds up is a product of bits and weights on the
-# CPU. The kernels of statevector and transport for a GPU are not there yet.
+# CPU. The kernels of statevector and of exact transport for a GPU are not there yet.
 CPU_ONLY = {
     "assignment_forward",
     "emd_forward",
     "isa",
-    "sinkhorn_backward",
-    "sinkhorn_forward",
-    "sinkhorn_points_backward",
-    "sinkhorn_points_forward",
     "spike_linear",
     "statevector_backward",
     "statevector_expval_backward",

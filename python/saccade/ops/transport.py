@@ -11,7 +11,7 @@ from torch.autograd import forward_ad
 
 from saccade import _load, reference
 from saccade.ops import _transport_checks as _arguments
-from saccade.ops._select import offer, select_reverse_mode
+from saccade.ops._select import cuda_obstacle, offer, select_reverse_mode
 from saccade.ops._transport_op import Plan, PointPotentials, kernel, wanted
 from saccade.ops._transport_result import OTResult
 
@@ -24,7 +24,15 @@ def _cpu(cost: Tensor) -> str | None:
     return None if _load.has("_C") else _load.reason("_C")
 
 
-offer("transport", cpu=_cpu)
+def _cuda(cost: Tensor) -> str | None:
+    if obstacle := cuda_obstacle(cost):
+        return obstacle
+    if cost.dtype == torch.float64:
+        return "the GPU kernels compute in float32, float64 needs the reference"
+    return None
+
+
+offer("transport", cpu=_cpu, cuda=_cuda)
 
 
 def sinkhorn(
@@ -76,7 +84,7 @@ def sinkhorn(
         mask: bool [..., n, m], False forbids a pair. A row or column without any pair takes no
             part, whatever its weight: problems of different sizes in one batch.
         backend: "auto" takes the fastest rung that can run on cost (:func:`saccade.ops.explain`);
-            "cpu" and "reference" are taken or refused, never replaced.
+            "cpu", "cuda" and "reference" are taken or refused, never replaced.
 
     Returns:
         :class:`OTResult`. plan has the type of cost; f, g, value, value_linear and err are float32,
@@ -95,7 +103,8 @@ def sinkhorn(
     Notes:
         Cost on the CPU: n m exponentials for the first sweep and whenever a column's scale has left
         a window of 2^13, else 2 n m multiply-adds a sweep. No number underflows into NaN for any
-        eps. Half types are computed in float32 and rounded once.
+        eps. Half types are computed in float32 and rounded once. On CUDA a sweep takes two
+        exponentials a pair, in float32, and nothing waits for the device.
 
         Deterministic, backward included; the bits do not depend on the number of threads, nor on
         the rest of the batch. The implicit gradient solves a system of m equations by conjugate
