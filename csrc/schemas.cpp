@@ -188,6 +188,4 @@ std::string isa() { return saccade::name(saccade::chosen_isa()); }
 
 }  // namespace
 
-STABLE_TORCH_LIBRARY_IMPL(saccade, CompositeExplicitAutograd, m) {
-  m.impl("isa", TORCH_BOX(&isa));
-}
+STABLE_TORCH_LIBRARY_IMPL(saccade, CompositeExplicitAutograd, m) { m.impl("isa", TORCH_BOX(&isa)); }

@@ -21,6 +21,7 @@ from saccade.nn.neighborhood_attention import (
 from saccade.nn.scan import Mamba, MambaState, SelectiveScan, SelectiveScan2d
 from saccade.nn.spiking import IFNode, Leaky, LIFNode, ParametricLIFNode, reset_net
 from saccade.nn.transport import Sinkhorn, SinkhornLoss
+from saccade.nn.statevector import QuantumLayer
 
 __all__ = [
     "BSplineKAN",
@@ -43,6 +44,7 @@ __all__ = [
     "NeighborhoodAttention2d",
     "NeighborhoodAttention3d",
     "ParametricLIFNode",
+    "QuantumLayer",
     "SelectiveScan",
     "SelectiveScan2d",
     "Sinkhorn",
