@@ -16,6 +16,7 @@ OPERATORS = (
     "neighborhood_attention",
     "scan",
     "spiking",
+    "statevector",
 )
 
 

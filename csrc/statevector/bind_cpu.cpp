@@ -301,6 +301,9 @@ std::tuple<Tensor, Tensor> expval_forward(const Tensor& params_, const Tensor& i
     check_start(job, state);
     run_expval<T>(job, data_or_null<T>(state), observables, data<T>(values),
                   keep ? data<T>(kept) : nullptr);
+    // rows that no tile fills: the same inputs give the same bits
+    const int64_t written = job.tiles * job.tile_size;
+    if (keep) std::fill_n(data<T>(kept) + written, kept.numel() - written, T(0));
   });
   return {values, kept};
 }

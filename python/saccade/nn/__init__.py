@@ -20,6 +20,7 @@ from saccade.nn.neighborhood_attention import (
 )
 from saccade.nn.scan import Mamba, MambaState, SelectiveScan, SelectiveScan2d
 from saccade.nn.spiking import IFNode, Leaky, LIFNode, ParametricLIFNode, reset_net
+from saccade.nn.statevector import QuantumLayer
 
 __all__ = [
     "BSplineKAN",
@@ -42,6 +43,7 @@ __all__ = [
     "NeighborhoodAttention2d",
     "NeighborhoodAttention3d",
     "ParametricLIFNode",
+    "QuantumLayer",
     "SelectiveScan",
     "SelectiveScan2d",
     "WavKANLayer",
