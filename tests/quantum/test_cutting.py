@@ -305,6 +305,32 @@ def test_addon_gives_the_same(case) -> None:
     assert pieces.overhead == pytest.approx(overhead)
 
 
+def test_addon_cuts_wires_alike() -> None:
+    addon = pytest.importorskip("qiskit_addon_cutting")
+    from qiskit.quantum_info import PauliList
+    from qiskit_addon_cutting.instructions import CutWire
+    from qiskit_addon_cutting.utils.simulation import ExactSampler
+
+    circuit = between(lambda c: c.cx(0, 1).cut_wire(1).ry(1, 0.3).cx(1, 2))
+    marked = between(lambda c: c.cx(0, 1).barrier().ry(1, 0.3).cx(1, 2)).to_qiskit()
+    (at,) = [k for k, step in enumerate(marked.data) if step.operation.name == "barrier"]
+    marked.data[at] = marked.data[at].replace(operation=CutWire(), qubits=[marked.qubits[1]])
+    words = ["ZZZ", "IXY", "ZII"]
+    labels = PauliList([word[::-1] for word in words])
+    whole = addon.cut_wires(marked)
+    observables = addon.expand_observables(labels, marked, whole)
+    problem = addon.partition_problem(circuit=whole, observables=observables)
+    experiments, coefficients = addon.generate_cutting_experiments(
+        circuits=problem.subcircuits, observables=problem.subobservables, num_samples=np.inf
+    )
+    results = {k: ExactSampler().run(list(group)).result() for k, group in experiments.items()}
+    theirs = addon.reconstruct_expectation_values(results, coefficients, problem.subobservables)
+    pieces = cut(circuit)
+    ours = pieces.expval(observables=words, dtype=torch.complex128)[0]
+    np.testing.assert_allclose(ours, theirs, atol=1e-10)
+    assert pieces.overhead == pytest.approx(math.prod(b.overhead for b in problem.bases))
+
+
 @pytest.mark.parametrize("seed", range(3))
 def test_overheads_of_matrices_are_the_addons(seed: int) -> None:
     qpd = pytest.importorskip("qiskit_addon_cutting.qpd")

@@ -8,7 +8,7 @@ import pytest
 import torch
 from samples import random_unitary, values
 
-from saccade.quantum import Circuit, PrimitiveExecutor, feature, param
+from saccade.quantum import Circuit, PrimitiveExecutor, QuantumLayer, feature, param
 from saccade.quantum.executors import commuting
 
 primitives = pytest.importorskip("qiskit.primitives")
@@ -131,6 +131,22 @@ def test_leading_axes_are_the_batch() -> None:
     stacked = run(circuit, params, inputs.reshape(2, 3, 1), ["ZI", "IY"])
     assert torch.equal(stacked.flatten(0, 1), flat)
     assert torch.equal(run(circuit, params, inputs[0], ["ZI", "IY"]), flat[0])
+
+
+def test_a_layer_takes_an_executor() -> None:
+    circuit = Circuit(2).angle_encoding().crx(0, 1, "a").ry(0, "b")
+    x = torch.rand(3, 2)
+    layers = [
+        QuantumLayer(circuit, generator=torch.Generator().manual_seed(1), executor=executor)
+        for executor in (None, PrimitiveExecutor(estimator()))
+    ]
+    outs = [layer(x) for layer in layers]
+    torch.testing.assert_close(outs[1], outs[0], atol=1e-5, rtol=0)
+    for out in outs:
+        out.square().sum().backward()
+    torch.testing.assert_close(layers[1].weight.grad, layers[0].weight.grad, atol=1e-5, rtol=0)
+    with pytest.raises(ValueError, match="no amplitude encoding"):
+        QuantumLayer(Circuit(2).amplitude_encoding())
 
 
 def test_programs_are_prepared_once() -> None:

@@ -24,7 +24,7 @@ from saccade.quantum import Circuit, feature, from_qiskit, param
 qiskit = pytest.importorskip("qiskit")
 pytest.importorskip("qiskit_qasm3_import")  # the quantum extra brings it
 from qiskit import QuantumCircuit  # noqa: E402
-from qiskit.circuit import Parameter, ParameterVector  # noqa: E402
+from qiskit.circuit import Gate, Parameter, ParameterVector  # noqa: E402
 from qiskit.circuit.library import get_standard_gate_name_mapping  # noqa: E402
 from qiskit.quantum_info import Operator, Statevector  # noqa: E402
 
@@ -220,6 +220,13 @@ def test_parametrised_definitions_are_read() -> None:
     close(got, Statevector(circuit.assign_parameters([0.7])).data)
 
 
+def test_initialize_is_read_at_the_beginning() -> None:
+    circuit = QuantumCircuit(2)
+    circuit.initialize([0.6, 0.8j], 1)
+    circuit.cx(1, 0)
+    close(state(from_qiskit(circuit))[0], [0.6, 0, 0, 0.8j])
+
+
 def test_parameters_are_in_qiskits_order_and_affine() -> None:
     b, v = Parameter("b"), ParameterVector("a", 11)
     circuit = QuantumCircuit(1)
@@ -284,6 +291,27 @@ def control_flow() -> QuantumCircuit:
     return circuit
 
 
+def late_initialize() -> QuantumCircuit:
+    circuit = QuantumCircuit(1)
+    circuit.h(0)
+    circuit.initialize([0.6, 0.8], 0)
+    return circuit
+
+
+def opaque() -> QuantumCircuit:
+    circuit = QuantumCircuit(1)
+    circuit.append(Gate("mystery", 1, []), [0])
+    return circuit
+
+
+def measurement_inside() -> QuantumCircuit:
+    inner = QuantumCircuit(1, 1)
+    inner.measure(0, 0)
+    circuit = QuantumCircuit(1, 1)
+    circuit.append(inner.to_instruction(), [0], [0])
+    return circuit
+
+
 def not_affine() -> QuantumCircuit:
     a, b = Parameter("a"), Parameter("b")
     circuit = QuantumCircuit(1)
@@ -295,12 +323,24 @@ def not_affine() -> QuantumCircuit:
     ("make", "error", "sentence"),
     [
         (middle_measurement, NotImplementedError, "cx acts on qubit 0 after it was measured"),
-        (middle_reset, NotImplementedError, "reset only"),
+        (middle_reset, NotImplementedError, "reset at the beginning alone"),
+        (late_initialize, NotImplementedError, "initialize at the beginning alone"),
+        (opaque, NotImplementedError, "cannot read mystery on qubits \\(0,\\)"),
+        (measurement_inside, NotImplementedError, "cannot read circuit"),
         (control_flow, NotImplementedError, "control flow"),
         (not_affine, ValueError, "must be affine in the parameters"),
         (lambda: "qc", TypeError, "must be a QuantumCircuit, got str"),
     ],
-    ids=["measurement", "reset", "control-flow", "product", "type"],
+    ids=[
+        "measurement",
+        "reset",
+        "initialize",
+        "opaque",
+        "inside",
+        "control-flow",
+        "product",
+        "type",
+    ],
 )
 def test_what_cannot_be_read(make, error: type[Exception], sentence: str) -> None:
     with pytest.raises(error, match=sentence):

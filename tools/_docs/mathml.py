@@ -13,7 +13,8 @@ from typing import Any
 SYMBOLS = {
     "cdot": "⋅", "in": "∈", "sum": "∑", "le": "≤", "ge": "≥", "times": "×", "to": "→",
     "lfloor": "⌊", "rfloor": "⌋", "ldots": "…", "top": "⊤", "partial": "∂", "odot": "⊙",
-    "lVert": "‖", "rVert": "‖", "star": "⋆", "langle": "⟨", "rangle": "⟩", "mid": "∣", "circ": "∘",
+    "lVert": "‖", "rVert": "‖", "star": "⋆", "lvert": "|", "rvert": "|", "langle": "⟨",
+    "rangle": "⟩", "mid": "∣", "circ": "∘", "cdots": "⋯",
 }  # fmt: skip
 LETTERS = {
     "ell": "ℓ", "rho": "ρ", "Phi": "Φ", "phi": "φ", "pi": "π", "tau": "τ", "sigma": "σ",
@@ -21,9 +22,9 @@ LETTERS = {
     "psi": "ψ", "varepsilon": "ε",
 }  # fmt: skip
 FUNCTIONS = ("log", "cos", "sin", "tanh", "exp", "max", "min", "arg")
-SPACES = {",": "0.17em", ";": "0.28em", "quad": "1em", " ": "0.25em"}
+SPACES = {",": "0.17em", ";": "0.28em", "quad": "1em", "qquad": "2em", " ": "0.25em"}
 
-_TEXT = r"\\(?:mathrm|text)\s*\{([^}]*)\}"
+_TEXT = r"\\(?:mathrm|text|operatorname)\s*\{([^}]*)\}"
 _TOKEN = re.compile(_TEXT + r"|\\([A-Za-z]+|.)|(\d+(?:\.\d+)?)|(\S)", re.DOTALL)
 _PLACE = re.compile(
     r'<(span|div) class="arithmatex">\s*\\([(\[])(.*?)\\[)\]]\s*</(?:span|div)>', re.DOTALL

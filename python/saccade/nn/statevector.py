@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -16,13 +17,17 @@ class QuantumLayer(nn.Module):
     """Expectation values of a circuit whose inputs are the layer's and whose parameters it learns.
 
     Args:
-        program: the circuit; its n_inputs are the layer's inputs, its n_params its parameters.
+        program: the circuit, or what has a method program() that makes one, such as
+            saccade.quantum.Circuit without amplitude encoding; its n_inputs are the layer's inputs,
+            its n_params its parameters.
         observables: K Pauli strings or sums of them, as in
             :func:`saccade.ops.statevector_expval`. Default: Z on every wire.
         dtype: complex64 (default) or complex128.
         grad: "adjoint" (default), "backprop" or "none".
         backend: as in :func:`saccade.ops.statevector`. Default "auto".
         generator: of the first parameters. Default: torch's own.
+        executor: runs the circuit in place of :func:`saccade.ops.statevector_expval` and is called
+            as that is, such as saccade.quantum.PrimitiveExecutor. Default None.
 
     Attributes:
         weight: the angles, [n_params] in radians, drawn uniformly from [0, 2 pi).
@@ -46,15 +51,20 @@ class QuantumLayer(nn.Module):
 
     def __init__(
         self,
-        program: Program,
+        program: Any,
         observables: Any = None,
         *,
         dtype: torch.dtype = torch.complex64,
         grad: str = "adjoint",
         backend: str = "auto",
         generator: torch.Generator | None = None,
+        executor: Callable[..., Tensor] | None = None,
     ) -> None:
         super().__init__()
+        if getattr(program, "amplitudes", None) is not None:
+            raise ValueError("a layer's circuit must have no amplitude encoding.")
+        if hasattr(program, "program"):
+            program = program.program()
         if not isinstance(program, Program):
             raise TypeError(f"program must be a saccade.ops.Program, got {type(program).__name__}.")
         n = program.n_wires
@@ -63,12 +73,14 @@ class QuantumLayer(nn.Module):
         self.program = program
         self.observables = pauli_sums(observables, n)
         self.dtype, self.grad, self.backend = dtype, grad, backend
+        self.executor = executor
         angles = torch.rand(program.n_params or 0, generator=generator)
         self.weight = nn.Parameter(2 * math.pi * angles)
 
     def forward(self, x: Tensor) -> Tensor:
         """Return the expectation values [..., K] of inputs [..., n_inputs]."""
-        values = statevector_expval(
+        run = statevector_expval if self.executor is None else self.executor
+        values = run(
             self.program, self.weight, x, self.observables,
             dtype=self.dtype, grad=self.grad, backend=self.backend,
         )  # fmt: skip

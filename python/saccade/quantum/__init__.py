@@ -1,5 +1,6 @@
 """Quantum circuits: building, encodings, Qiskit in and out, cutting, hybrid networks."""
 
+from saccade.nn.statevector import QuantumLayer
 from saccade.quantum._angle import Angle, feature, param
 from saccade.quantum._from_qiskit import from_qiskit
 from saccade.quantum.circuit import Circuit
@@ -11,6 +12,7 @@ __all__ = [
     "Circuit",
     "CutCircuit",
     "PrimitiveExecutor",
+    "QuantumLayer",
     "cut",
     "feature",
     "from_qiskit",

@@ -27,7 +27,7 @@ def from_qiskit(circuit: QuantumCircuit, param_map: ParamMap | None = None) -> C
     matrix on at most 4 qubits, and by their definition where they have parameters or more qubits.
 
     Measurements after which nothing happens to the qubit are dropped, and so are resets at the
-    beginning and delays.
+    beginning and delays. Initialize is read at the beginning of its qubits alone.
 
     Args:
         circuit: of Qiskit 2.
@@ -113,6 +113,9 @@ class _Reader:
                 measured[wires[0]] = name
             elif name == "delay" or (name == "reset" and not touched & set(wires)):
                 continue
+            elif name == "initialize" and not touched & set(wires):
+                touched |= set(wires)
+                self.definition(step.operation, wires)
             else:
                 self.refuse(step.operation, wires, measured)
                 touched |= set(wires)
@@ -127,8 +130,8 @@ class _Reader:
             )
         if name in ("reset", "initialize"):
             raise NotImplementedError(
-                f"from_qiskit takes {name} only as a StatePreparation or at the beginning, "
-                f"got it on qubits {wires}."
+                f"from_qiskit takes {name} at the beginning alone, got it on qubits {wires} after "
+                f"other gates."
             )
         again = [w for w in wires if w in measured]
         if again:
@@ -149,13 +152,13 @@ class _Reader:
         if kind in self.direct and closed:
             name, count = self.direct[kind]
             own, controls = wires[count:], wires[:count]
-            self.add(make(name, own, self.list(operation), controls=controls))
+            self.add(make(name, own, self.affine(operation), controls=controls))
         elif kind in self.pairs:
-            self.add(make("pauli_rot", wires, self.list(operation), pauli=self.pairs[kind]))
+            self.add(make("pauli_rot", wires, self.affine(operation), pauli=self.pairs[kind]))
         elif kind is self.library.GlobalPhaseGate:
             self.phase(operation.params[0])
         elif kind is self.library.MCPhaseGate and closed and 2 <= len(wires) <= 4:
-            self.add(make("p", wires[-1:], self.list(operation), controls=wires[:-1]))
+            self.add(make("p", wires[-1:], self.affine(operation), controls=wires[:-1]))
         elif self.evolution(operation, wires):
             pass
         elif len(wires) <= MAX_MATRIX_QUBITS and not self.free(operation):
@@ -166,7 +169,7 @@ class _Reader:
     def add(self, operation: Operation) -> None:
         self.result.append(operation)
 
-    def list(self, operation: Any) -> tuple[Angle, ...]:
+    def affine(self, operation: Any) -> tuple[Angle, ...]:
         return tuple(self.angle(p) for p in operation.params)
 
     def free(self, operation: Any) -> bool:
@@ -188,11 +191,10 @@ class _Reader:
 
     def matrix(self, operation: Any, wires: tuple[int, ...]) -> None:
         info = require("qiskit.quantum_info", extra="quantum", purpose="from_qiskit")
-        if operation.num_clbits or not hasattr(info.Operator, "data"):
-            raise NotImplementedError(f"from_qiskit cannot read {operation.name} on {wires}.")
+        errors = require("qiskit.exceptions", extra="quantum", purpose="from_qiskit")
         try:
             data = info.Operator(operation).data
-        except Exception as error:
+        except errors.QiskitError as error:
             raise NotImplementedError(
                 f"from_qiskit cannot read {operation.name} on qubits {wires}: {error}"
             ) from error
@@ -213,7 +215,8 @@ class _Reader:
         self.phase(inner.global_phase)
         for step in inner.data:
             inside = tuple(wires[inner.find_bit(bit).index] for bit in step.qubits)
-            if step.operation.name == "barrier":
+            name = step.operation.name
+            if name == "barrier" or (name == "reset" and operation.name == "initialize"):
                 continue
             self.refuse(step.operation, inside, {})
             self.gate(step.operation, inside)
