@@ -6,6 +6,11 @@ and searches three spaces: softmax, cosFormer ("efficient"), and any kind in any
 The mixed space is searched under 70 % of the softmax sub-nets' median work; two arms tell what that
 is worth: the softmax space under the same budget, and the mixed space with the published ordinal
 code of the kinds. The best of every search is trained from scratch.
+
+The thresholds of work and tau are half of what a run over seeds 0 to 2 on digits gave; the two of
+the accuracy were stated before it. That run did not keep the first: mixed lost 2.9 points (91.5
+against 94.3 %) at 39 % of softmax's work. Softmax under the same budget lost as much (91.2 %), so
+that at this size the budget decides and not the kind of attention.
 """
 
 from __future__ import annotations
@@ -50,6 +55,8 @@ ARMS = {
     CONTROL: Arm("softmax", budget=True),
     ORDINAL: Arm("mixed", "index", budget=True),
 }
+# Half of the tau that the calibrating run gave over seeds 0 to 2, 0.26.
+THRESHOLDS = {"digits": 0.13}
 SHARE = 0.7  # of the median softmax sub-net's work
 
 SMALL = TrainConfig(
@@ -295,22 +302,22 @@ SYSTEM = System(
     arms=tuple(ARMS),
     main=Comparison(ACCURACY, MIXED, SOFTMAX, expected=-2.0),
     also=(
-        Comparison(WORK, MIXED, SOFTMAX, expected=0.0, direction="lower", note="the cost"),
+        Comparison(WORK, MIXED, SOFTMAX, expected=0.7, direction="lower", note="the cost"),
         Comparison(
-            LONG, MIXED, SOFTMAX, expected=0.0, direction="lower", note="the cost, extrapolated"
+            LONG, MIXED, SOFTMAX, expected=140.0, direction="lower", note="the cost, extrapolated"
         ),
         Comparison(
             ACCURACY, MIXED, EFFICIENT, expected=-1.0, note="efficient is at most a point better"
         ),
         Comparison(
-            WORK, EFFICIENT, SOFTMAX, expected=0.0, direction="lower", note="efficient is cheaper"
+            WORK, EFFICIENT, SOFTMAX, expected=0.25, direction="lower", note="efficient is cheaper"
         ),
         Comparison(ACCURACY, MIXED, CONTROL, expected=0.0, note="the kinds, at the same budget"),
         Comparison(
             TAU, MIXED, ORDINAL, expected=0.0, note="shares of the kinds against their mean code"
         ),
     ),
-    floor=Floor(TAU, MIXED, {"digits": 0.1}),
+    floor=Floor(TAU, MIXED, THRESHOLDS),
     figures={
         "claims": "the best efficient Transformer is cheaper and a little less accurate than the "
         "best softmax one; the mixed one is as accurate with notably less computation",
