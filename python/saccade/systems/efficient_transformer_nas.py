@@ -10,7 +10,9 @@ code of the kinds. The best of every search is trained from scratch.
 The thresholds of work and tau are half of what a run over seeds 0 to 2 on digits gave; the two of
 the accuracy were stated before it. That run did not keep the first: mixed lost 2.9 points (91.5
 against 94.3 %) at 39 % of softmax's work. Softmax under the same budget lost as much (91.2 %), so
-that at this size the budget decides and not the kind of attention.
+that at this size the budget decides and not the kind of attention. Nor are 10 epochs enough: two
+architectures picked by hand, a mixed one of 1.2 and a softmax one of 2.8 million MACs, came to 94.4
+and 92.2 % after 10 epochs, 97.8 and 98.1 % after 30 (seed 0 alone).
 """
 
 from __future__ import annotations
