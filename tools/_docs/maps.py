@@ -10,6 +10,8 @@ _INCEPTION = "saccade.models.inception"
 _KARAT = "saccade.models.karat"
 _LIGHTWEIGHT = "saccade.models.lightweight_cnn"
 _MEDVITV2 = "saccade.models.medvitv2"
+_MIXFORMER = "saccade.models.mixformer"
+_SEARCH = "saccade.compress.search"
 _SPIKING = "saccade.models._spiking"
 
 MAPS: dict[str, list[tuple[str, str]]] = {
@@ -30,6 +32,25 @@ MAPS: dict[str, list[tuple[str, str]]] = {
         ("Max-ResNet's blocks", "saccade.models.max_resnet:Block.forward"),
         ("firing rates, synaptic operations, energy", f"{_SPIKING}:activity"),
         ("the six arms of the reproduction", "saccade.systems.max_former:run"),
+    ],
+    "efficient_transformer_nas": [
+        ("patches, class token, blocks, mean over the patches", f"{_MIXFORMER}:MixFormer"),
+        ("sizes and kinds of every layer", f"{_MIXFORMER}:MixFormerConfig"),
+        ("cosFormer: equations 9 to 12 of arXiv 2202.08791",
+         "saccade.models._cosformer:cosformer_attention"),
+        ("relative keys", f"{_MIXFORMER}:Relative.mix"),
+        ("a layer", f"{_MIXFORMER}:Block.forward"),
+        ("search spaces and genes", f"{_SEARCH}.space:SearchSpace"),
+        ("the super-net and its slices", f"{_SEARCH}.supernet:SuperNet"),
+        ("a sub-net on its own", f"{_SEARCH}.supernet:SuperNet.extract"),
+        ("one sub-net an update", f"{_SEARCH}.training:SuperNetModule.drawn"),
+        ("parameters", f"{_SEARCH}.cost:parameters"),
+        ("multiply-accumulates", f"{_SEARCH}.cost:layer_macs"),
+        ("features of the rankers", f"{_SEARCH}.ranker:features"),
+        ("rankers: trees, or pairs", f"{_SEARCH}.ranker:Ranker"),
+        ("the pairwise objective", f"{_SEARCH}.ranker:PairwiseScorer"),
+        ("evolution under budgets", f"{_SEARCH}.evolution:evolve"),
+        ("the five arms of the reproduction", "saccade.systems.efficient_transformer_nas:run"),
     ],
     "mamba_pkd": [
         ("teacher and students: tokens, blocks, mean, head", f"{_MAMBA_PKD}:MambaPKD"),

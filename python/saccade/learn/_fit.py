@@ -33,6 +33,7 @@ NOISE = (
     r".*Checkpoint directory .* exists.*",
     r".*No (positive|negative) samples.*",
     r".*was not set up in the trainer.*",
+    r".*`val_dataloader` but have no `validation_step`.*",
     r".*`isinstance\(treespec, LeafSpec\)`.*",
     r".*set_float32_matmul_precision.*",
     r".*in eval mode at the start of training.*",

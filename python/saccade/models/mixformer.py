@@ -47,6 +47,8 @@ class MixFormerConfig:
         head_dim: channels of a head; d need not be a multiple.
         patch_size: side of a patch.
         img_size: side of the image; the position encodings fix it.
+        pos_std: deviation of the position encoding at first. The published 0.02 is little beside
+            sqrt(d) times the tokens; short runs learn from 1 on.
         eps: least denominator of cosFormer.
         causal: cosFormer sees the tokens before in raster order alone; the class token comes first.
         ffn_drop_rate: dropout after the feed-forward's ReLU.
@@ -64,6 +66,7 @@ class MixFormerConfig:
     head_dim: int = 64
     patch_size: int = 16
     img_size: int = 224
+    pos_std: float = 0.02
     eps: float = 1e-3
     causal: bool = False
     ffn_drop_rate: float = 0.1
@@ -258,7 +261,7 @@ class Stem(nn.Module):
         self.cls_token = nn.Parameter(torch.empty(1, 1, cfg.dim))
         self.pos_embed = nn.Parameter(torch.empty(1, cfg.tokens, cfg.dim))
         nn.init.trunc_normal_(self.cls_token, std=0.02)
-        nn.init.trunc_normal_(self.pos_embed, std=0.02)
+        nn.init.trunc_normal_(self.pos_embed, std=cfg.pos_std)
 
     def forward(self, x: Tensor) -> Tensor:
         """[B, in_chans, img_size, img_size] -> [B, N, C]."""

@@ -5,10 +5,11 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
-from lightning.pytorch import LightningModule, Trainer
+from lightning.pytorch import LightningDataModule, LightningModule, Trainer
 from lightning.pytorch.utilities.types import OptimizerLRSchedulerConfig
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -138,13 +139,15 @@ class SuperNetModule(LightningModule):
 
 
 def train_supernet(
-    net: SuperNet, batches: Iterable[tuple[Tensor, Tensor]], config: SuperNetConfig | None = None
+    net: SuperNet,
+    batches: Iterable[Any] | LightningDataModule,
+    config: SuperNetConfig | None = None,
 ) -> SuperNet:
     """Train a super-net in place.
 
     Args:
         net: the super-net.
-        batches: gives (images, classes) anew every epoch: a `DataLoader`.
+        batches: gives (images, classes) anew every epoch: `loader`, or a data module.
         config: default `SuperNetConfig()`; its `batch_size` is that of `loader`.
 
     Returns:
@@ -160,6 +163,7 @@ def train_supernet(
         enable_checkpointing=False,
         enable_progress_bar=False,
         enable_model_summary=False,
+        limit_val_batches=0,
     )
     trainer.fit(SuperNetModule(net, cfg), batches)
     return net.eval()
@@ -192,10 +196,11 @@ def score(
         batch_size: images a pass.
     """
     net.eval()
+    device = next(net.parameters()).device
     scores = []
     for arch in archs:
         right = [
-            net(part, arch).argmax(1) == known
+            net(part.to(device), arch).argmax(1).cpu() == known
             for part, known in zip(images.split(batch_size), targets.split(batch_size), strict=True)
         ]
         scores.append(float(torch.cat(right).double().mean()))
