@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 
+from saccade.data import load_data
 from saccade.learn import TrainConfig, TwoStageConfig
 from saccade.models import load_model
 from saccade.systems import lightweight_cnn
@@ -20,7 +21,7 @@ def toy(monkeypatch):
     monkeypatch.setattr(lightweight_cnn, "SIZES", {"train": 20, "val": 10, "test": 10})
     small = lightweight_cnn.SMALL.replace(batch_size=10)
     monkeypatch.setattr(lightweight_cnn, "SMALL", small)
-    monkeypatch.setattr(lightweight_cnn, "PAPER", small.replace(batch_size=640))
+    monkeypatch.setattr(lightweight_cnn, "PAPER", small)
 
 
 def test_all_arms_run_and_are_measured(tmp_path, toy):
@@ -35,7 +36,9 @@ def test_all_arms_run_and_are_measured(tmp_path, toy):
 
 
 @pytest.mark.filterwarnings("ignore")
-def test_the_papers_scale_leaves_its_weights(tmp_path, toy):
+def test_the_papers_scale_leaves_its_weights(tmp_path, toy, monkeypatch):
+    few = load_data("digits").limited(20, 10, 10)
+    monkeypatch.setattr("saccade.data.load_data", lambda *_: few)
     lightweight_cnn.run("paper", "digits", 4, tmp_path)
     assert TrainConfig.load(tmp_path / "config.yaml").seed == 4
     model = load_model(tmp_path / "runs" / "two-stage-seed4")

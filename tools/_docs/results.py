@@ -250,7 +250,10 @@ def _model_row(case: Result, phase: str, own: Result, peer: Result | None) -> tu
         return "" if peak is None else f"{peak / 1e6:.0f}"
 
     timed = peer is not None and peer["median_ms"] is not None
-    name = "torch itself" if peer is None else f"{peer['peer']} ({peer['version']})"
+    name = "torch itself"
+    if peer is not None:
+        named = peer["version"].startswith(peer["peer"])
+        name = peer["version"] if named else f"{peer['peer']} ({peer['version']})"
     return (
         f"`{case['model']}`",
         f"{case['parameters']:,}",

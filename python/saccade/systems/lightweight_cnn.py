@@ -54,7 +54,10 @@ STAGES: dict[str, dict[str, Any]] = {
 SMALL = PAPER.replace(epochs=14, batch_size=64)
 SIZES = {"train": 6000, "val": 500, "test": 2000}
 
-THRESHOLDS = {"mnist": 90.0}
+# From one calibrating run of seeds 0 to 2 on MNIST: what the branch on plain images reached there.
+THRESHOLDS = {"mnist": 96.9}
+# Half of the margins of that run.
+MARGIN, CLEAN_MARGIN = 6.7, 0.45
 
 
 def run(
@@ -189,9 +192,9 @@ SYSTEM = System(
     data=("mnist", "digits"),
     run=run,
     arms=ARMS,
-    main=Comparison(MOVED, TWO_STAGE, BRANCH, expected=3.0),
+    main=Comparison(MOVED, TWO_STAGE, BRANCH, expected=MARGIN),
     also=(
-        Comparison(CLEAN, TWO_STAGE, BRANCH, expected=0.0, note="images as they are"),
+        Comparison(CLEAN, TWO_STAGE, BRANCH, expected=CLEAN_MARGIN, note="images as they are"),
         Comparison(MOVED, TWO_STAGE, SCRATCH, expected=0.0, note="what the two stages give"),
         Comparison(
             MOVED, TWO_STAGE, AUGMENTED, expected=0.0, note="what two branches give beside the data"
