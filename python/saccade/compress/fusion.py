@@ -28,7 +28,7 @@ def _among(name: str, given: str | None, known: tuple[str, ...]) -> None:
 
 def _layers(network: nn.Module, name: str) -> list[nn.Module]:
     """Layers with weights, in the order in which they were made."""
-    layers = []
+    layers: list[nn.Module] = []
     for path, module in network.named_modules():
         if isinstance(module, (nn.Linear, nn.Conv2d, *_BATCH_NORM)):
             if isinstance(module, nn.Conv2d) and module.groups != 1:
@@ -66,7 +66,7 @@ def _ground_cost(rows: Tensor, columns: Tensor, metric: str, normalise: str | No
     if normalise == "log1p":
         return cost.clamp(min=0).log1p()
     if normalise is not None:
-        scale = {"max": cost.max, "mean": cost.mean, "median": cost.median}[normalise]()
+        scale = {"max": cost.max(), "mean": cost.mean(), "median": cost.median()}[normalise]
         cost = cost / scale.clamp(min=torch.finfo(cost.dtype).tiny)
     return cost
 
