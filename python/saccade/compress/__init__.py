@@ -1,5 +1,5 @@
-"""Smaller models from larger ones: progressive distillation into an ensemble that answers at any
-time.
+"""Smaller models from larger ones, and one from two: progressive distillation into an ensemble that
+answers at any time, fusion by optimal transport.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from saccade.compress._weights import MarginWeights
 from saccade.compress.ensemble import AnytimeEnsemble, EarlyExit
+from saccade.compress.fusion import align, fuse
 from saccade.compress.losses import distillation_loss, margin_loss
 from saccade.compress.macs import count_macs
 
@@ -27,9 +28,11 @@ __all__ = [
     "EarlyExit",
     "MarginWeights",
     "ProgressiveModule",
+    "align",
     "count_macs",
     "distill",
     "distillation_loss",
+    "fuse",
     "margin_loss",
 ]
 
