@@ -20,8 +20,8 @@ from saccade.nn.neighborhood_attention import (
 )
 from saccade.nn.scan import Mamba, MambaState, SelectiveScan, SelectiveScan2d
 from saccade.nn.spiking import IFNode, Leaky, LIFNode, ParametricLIFNode, reset_net
-from saccade.nn.transport import Sinkhorn, SinkhornLoss
 from saccade.nn.statevector import QuantumLayer
+from saccade.nn.transport import Sinkhorn, SinkhornLoss
 
 __all__ = [
     "BSplineKAN",
