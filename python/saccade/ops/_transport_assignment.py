@@ -167,7 +167,7 @@ def assignment(
         mask: bool, broadcast to cost; a pair that is False is forbidden, whatever its cost holds.
             So a problem of fewer rows or columns is padded with False. Default all True.
         backend: "auto" takes the fastest rung that can run on cost (:func:`saccade.ops.explain`);
-            "cpu", "cuda" and "reference" are taken or refused, never replaced.
+            "cpu" and "reference" are taken or refused, never replaced.
 
     Returns:
         :class:`Assignment` (row_to_col, col_to_row, cost, row_dual, col_dual). Partners are int64,
