@@ -102,5 +102,5 @@ def test_memory_of_peers_that_cannot_run_the_small_case(
     (memory,) = measure_here(Request(operator, peer, (case,), "auto", "cpu", "float32", 1))
     assert (memory.case, memory.peer) == (case, peer)
     assert memory.tensor_bytes > 1e6
-    # outputs and gradients are made in the step
-    assert memory.peak_bytes > memory.tensor_bytes / 4
+    # outputs and gradients are made in the step; part of their pages may stand from the warm-up
+    assert memory.peak_bytes > memory.tensor_bytes / 8
