@@ -102,6 +102,11 @@ def table(header: tuple[str, ...], rows: list[tuple[str, ...]], right: tuple[int
     return "\n".join("| " + " | ".join(cell(text) for text in line) + " |" for line in lines)
 
 
+def _literal(value: object) -> str:
+    """A default as code; a function by its name, for its repr is an address."""
+    return getattr(value, "__name__", None) or repr(value)
+
+
 def signature(function: Callable[..., Any], name: str) -> str:
     """The signature as code, one argument a line where it is long, without annotations."""
     parameters = list(inspect.signature(function).parameters.values())
@@ -114,7 +119,7 @@ def signature(function: Callable[..., Any], name: str) -> str:
         if parameter.kind is parameter.KEYWORD_ONLY and not star:
             texts.append("*")
             star = True
-        default = "" if parameter.default is parameter.empty else f"={parameter.default!r}"
+        default = "" if parameter.default is parameter.empty else f"={_literal(parameter.default)}"
         prefix = {parameter.VAR_KEYWORD: "**", parameter.VAR_POSITIONAL: "*"}.get(
             parameter.kind, ""
         )
@@ -130,5 +135,5 @@ def arguments(function: Callable[..., Any]) -> str:
     for names, text in parse(function).entries("Args"):
         first = parameters.get(names.partition(",")[0].lstrip("*"))
         given = first is not None and first.default is not first.empty
-        rows.append((f"`{names}`", f"`{first.default!r}`" if first and given else "", text))
+        rows.append((f"`{names}`", f"`{_literal(first.default)}`" if first and given else "", text))
     return table(("argument", "default", "meaning"), rows)

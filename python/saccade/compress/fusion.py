@@ -7,6 +7,7 @@ costs from weights.
 from __future__ import annotations
 
 import copy
+from typing import cast
 
 import torch
 from torch import Tensor, nn
@@ -88,9 +89,9 @@ def _transport(
         plan = ops.emd(cost, a, b).plan
     else:
         plan = ops.sinkhorn(cost, a, b, eps=eps, max_iter=max_iter, grad="none").plan
-    assert plan is not None
-    total = plan.sum(0, keepdim=True)
-    return plan / torch.where(total == 0, 1.0, total)
+    moved = cast("Tensor", plan)
+    total = moved.sum(0, keepdim=True)
+    return moved / torch.where(total == 0, 1.0, total)
 
 
 @torch.no_grad()
@@ -159,14 +160,12 @@ def align(
     transport: Tensor | None = None
     for k, (own, other) in enumerate(zip(ours, theirs, strict=True)):
         if isinstance(own, _BATCH_NORM):
-            assert isinstance(other, _BATCH_NORM)
             for name in ("weight", "bias", "running_mean", "running_var"):
                 carried, place = getattr(own, name), getattr(other, name)
                 if carried is not None and place is not None:
                     place.copy_(carried if transport is None else carried @ transport)
             continue
-        assert isinstance(own, (nn.Linear, nn.Conv2d))
-        assert isinstance(other, (nn.Linear, nn.Conv2d))
+        own, other = cast("nn.Linear", own), cast("nn.Linear", other)  # or Conv2d: the same fields
         weight = own.weight if transport is None else _incoming(own.weight, transport)
         if weight.shape[1:] != other.weight.shape[1:]:
             raise ValueError(

@@ -50,8 +50,7 @@ def _eigenvectors(symmetric: Tensor) -> Tensor:
     Real and imaginary part commute; a mixture of both has their common eigenvectors unless two
     eigenvalues of the mixture meet by accident, so the mixture with the smallest rest is taken.
     """
-    best: Tensor | None = None
-    rest = math.inf
+    best, rest = torch.empty(0), math.inf
     for step in range(16):
         angle = 0.37 + step * math.pi / 16
         mixed = math.cos(angle) * symmetric.real + math.sin(angle) * symmetric.imag
@@ -60,7 +59,6 @@ def _eigenvectors(symmetric: Tensor) -> Tensor:
         off = (turned - torch.diag(torch.diagonal(turned))).abs().max().item()
         if off < rest:
             best, rest = vectors, off
-    assert best is not None
     if torch.linalg.det(best) < 0:
         best[:, 0] *= -1
     return best

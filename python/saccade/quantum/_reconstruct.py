@@ -6,7 +6,7 @@ import itertools
 import math
 import string
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import torch
 from torch import Tensor
@@ -169,8 +169,8 @@ class Evaluation:
             _, index = self.own_words(part)
             values = values[..., torch.tensor(index, device=values.device)]
             total = values if total is None else total * values
-        assert total is not None
-        return (weights.reshape(-1, len(chosen), 1).to(total) * total).sum(1)
+        whole = cast("Tensor", total)
+        return (weights.reshape(-1, len(chosen), 1).to(whole) * whole).sum(1)
 
     def local(self, part: Part, chosen: Tensor) -> Tensor:
         """Values [B or 1, M, U] of a part's words under the local operations of terms."""
@@ -248,7 +248,7 @@ def _apply_each(
 def _contract(tensors: list[tuple[str, Tensor]]) -> Tensor:
     """Sum over all axes but b and t, two tensors at a time, the smallest result first."""
     while len(tensors) > 1:
-        best: tuple[float, int, int, str] | None = None
+        best = (math.inf, 0, 0, "")
         for i, j in itertools.combinations(range(len(tensors)), 2):
             (one, first), (two, second) = tensors[i], tensors[j]
             sizes = dict(zip(one, first.shape, strict=True)) | dict(
@@ -259,9 +259,8 @@ def _contract(tensors: list[tuple[str, Tensor]]) -> Tensor:
             left = "b" + left.replace("b", "").replace("t", "") + "t"
             # outer products last
             cost = math.prod(sizes[a] for a in left) * (1.0 if shared else 1e30)
-            if best is None or cost < best[0]:
+            if cost < best[0]:
                 best = (cost, i, j, left)
-        assert best is not None
         _, i, j, left = best
         (one, first), (two, second) = tensors[i], tensors[j]
         joined = torch.einsum(f"{one},{two}->{left}", first, second)

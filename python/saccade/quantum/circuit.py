@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import torch
 from torch import Tensor
@@ -98,8 +98,7 @@ class Circuit(GateMethods):
 
     def _note(self, symbol: Symbol) -> None:
         if symbol.source == "input":
-            assert isinstance(symbol.key, int)
-            self._n_inputs = max(self._n_inputs, symbol.key + 1)
+            self._n_inputs = max(self._n_inputs, cast("int", symbol.key) + 1)
             return
         if symbol.key in self._slots:
             return

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor
@@ -279,8 +279,7 @@ class Prepared:
         columns = []
         for angle in self.symbols:
             value = self.source.value(angle)
-            given = params if value.source == "param" else inputs
-            assert given is not None
+            given = cast("Tensor", params if value.source == "param" else inputs)
             column = value.coefficient * given[..., value.index].double() + value.offset
             columns.append(column.cpu().expand(batch))
         if not columns:

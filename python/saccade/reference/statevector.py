@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import torch
 from torch import Tensor
@@ -85,11 +85,9 @@ def matrix(
     for value in entry.values:
         angle = torch.tensor(value.offset, dtype=real, device=device)
         if value.source == "param":
-            assert params is not None
-            angle = value.coefficient * params[value.index] + angle
+            angle = value.coefficient * cast("Tensor", params)[value.index] + angle
         elif value.source == "input":
-            assert inputs is not None
-            angle = value.coefficient * inputs[:, value.index] + angle
+            angle = value.coefficient * cast("Tensor", inputs)[:, value.index] + angle
         angles.append(angle)
     u = _own_matrix(entry, angles, dtype, device)
     for _ in entry.controls:
