@@ -10,7 +10,7 @@ import torch
 
 from saccade.bench import _machine, _memory
 from saccade.bench._machine import GUARD, MALLOC, Floor, environment
-from saccade.bench._memory import MemoryUnavailableError, Request, measure, measure_here
+from saccade.bench._memory import MemoryUnavailableError, Request, measure
 from saccade.bench._suite import Work
 
 
@@ -99,8 +99,8 @@ def test_memory_says_why_a_step_failed(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_memory_of_peers_that_cannot_run_the_small_case(
     operator: str, peer: str, case: str
 ) -> None:
-    (memory,) = measure_here(Request(operator, peer, (case,), "auto", "cpu", "float32", 1))
+    (memory,) = measure(Request(operator, peer, (case,), "auto", "cpu", "float32", 1))
     assert (memory.case, memory.peer) == (case, peer)
     assert memory.tensor_bytes > 1e6
-    # outputs and gradients are made in the step; part of their pages may stand from the warm-up
-    assert memory.peak_bytes > memory.tensor_bytes / 8
+    # outputs and gradients are made in the step
+    assert memory.peak_bytes > memory.tensor_bytes / 4
