@@ -55,13 +55,13 @@ def test_the_newest_result_of_each_device_is_taken(tmp_path: Path) -> None:
     assert results.load(tmp_path / "absent") == []
 
 
-def test_the_speed_table_has_ratios_and_versions() -> None:
+def test_the_speed_table_has_a_line_a_problem_with_the_nearest_peer_first() -> None:
     results = importlib.import_module("_docs.results")
-    header, _, forward, training = results.speed(result()).splitlines()
-    assert "sdpa (sdpa 1)" in header
-    assert "absent" not in header
-    assert forward == "| `[4, 56], kernel_size=7` | forward | 2.00 | 0.50 | 45.0x |"
-    assert training.endswith("| 2.00 | 0.50 | - |")
+    timed = result()
+    timed["results"].append(row("S1", "forward", "gather", 70.0))
+    *_, line = results.brief([timed]).splitlines()
+    problem = "S1: `[4, 56], kernel_size=7`"
+    assert line == f"| `word` | {problem} | 2.00 | gather 35.0, sdpa 45.0 | 2.00 |  |"
 
 
 def test_details_say_who_was_absent_and_what_bounds() -> None:

@@ -72,7 +72,8 @@ def rungs(word: str) -> dict[str, list[str]]:
 def instruction_sets(word: str) -> list[str]:
     """The instruction sets that have a file of their own."""
     names = {"baseline": "baseline", "avx2": "AVX2", "avx512": "AVX-512"}
-    return [text for isa, text in names.items() if (ROOT / f"csrc/{word}/cpu_{isa}.cpp").is_file()]
+    folder = ROOT / "csrc" / word
+    return [text for isa, text in names.items() if any(folder.glob(f"cpu_*{isa}.cpp"))]
 
 
 def architectures() -> list[str]:
@@ -106,15 +107,10 @@ def operators(prefix: str = "docs/") -> str:
     rows = []
     for word in words():
         has = rungs(word)
-        page = ROOT / f"docs/ops/{word}.md"
-        functions, modules = exports("saccade.ops", word), exports("saccade.nn", word)
-        front = importlib.import_module(f"saccade.ops.{word}")
         rows.append(
             (
-                f"[`{word}`]({prefix}ops/{word}.md)" if page.is_file() else f"`{word}`",
-                (parse(front).summary or "").partition(": ")[0],
-                ", ".join(f"`{name}`" for name in functions),
-                ", ".join(f"`{name}`" for name in modules),
+                *_called(word, prefix),
+                ", ".join(f"`{name}`" for name in exports("saccade.nn", word)) or "-",
                 "yes" if "reference" in has else "-",
                 ", ".join(instruction_sets(word)) or "-",
                 _gpu_cell(word, "triton", "yes") if "triton" in has else "-",
@@ -127,6 +123,27 @@ def operators(prefix: str = "docs/") -> str:
         "torch ops",
     )  # fmt: skip
     return table(header, rows)
+
+
+def operators_brief(prefix: str = "docs/") -> str:
+    """One line an operator: what it computes, its functions, and where it has kernels."""
+    names = {"cpu": "CPU", "triton": "Triton", "cuda": "CUDA"}
+    rows = [
+        (*_called(word, prefix), ", ".join(names[rung] for rung in rungs(word) if rung in names))
+        for word in words()
+    ]
+    return table(("operator", "what", "`saccade.ops`", "kernels"), rows)
+
+
+def _called(word: str, prefix: str) -> tuple[str, str, str]:
+    """The word with its page, what it computes, and its functions."""
+    page = ROOT / f"docs/ops/{word}.md"
+    front = importlib.import_module(f"saccade.ops.{word}")
+    return (
+        f"[`{word}`]({prefix}ops/{word}.md)" if page.is_file() else f"`{word}`",
+        (parse(front).summary or "").partition(": ")[0].removesuffix("."),
+        ", ".join(f"`{name}`" for name in exports("saccade.ops", word)),
+    )
 
 
 def systems(prefix: str = "docs/") -> str:
