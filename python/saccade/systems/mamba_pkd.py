@@ -59,8 +59,8 @@ PAPER = TrainConfig(
     lr=1e-3,
     weight_decay=0.05,
 )
-SIZES = {"train": 1000, "val": 50, "test": 400}
-EPOCHS = {"small": 15, "paper": 20}
+SIZES = {"train": 1300, "val": 50, "test": 400}
+EPOCHS = {"small": 40, "paper": 20}
 STUDENTS = {
     "small": [f"mamba_pkd_micro_s{k}" for k in range(1, 6)],
     "paper": [f"mamba_pkd_s{k}" for k in range(1, 8)],
