@@ -11,18 +11,9 @@ epochs; the 6 that remain are what six runs of two cores fit into about five min
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from pathlib import Path
-from typing import TYPE_CHECKING
-
 from saccade.learn.config import TrainConfig
-from saccade.systems._arms import train_arms
-from saccade.systems._protocol import Comparison, Floor, Measured, System
-
-if TYPE_CHECKING:
-    from saccade.learn._fit import FitResult
-
-ACCURACY = "test accuracy (%)"
+from saccade.systems._arms import ACCURACY, TrainedArms
+from saccade.systems._protocol import Comparison, Floor, System
 
 SVM, SOFTMAX = "CNN-SVM", "CNN-Softmax"
 ARMS = {SVM: {"loss": "svm"}, SOFTMAX: {"loss": "ce"}}
@@ -50,46 +41,6 @@ SIZES = {"train": 5000, "val": 100, "test": 2000}
 THRESHOLDS = {"mnist": 93.0}
 
 
-def run(
-    scale: str,
-    data: str,
-    seed: int,
-    out: Path,
-    *,
-    data_dir: str | None = None,
-    started: Callable[[str], None] = lambda arm: None,
-) -> Measured:
-    """Train and test both arms with one seed.
-
-    Args:
-        scale: "small": 5,000 images, 234 steps; "paper": all images, 10,000 steps.
-        data: data spec.
-        seed: of weights, order and dropout; the images of a subset are the same for every seed.
-        out: folder of the reproduction; the paper's scale writes config.yaml and its arms' runs
-            there.
-        data_dir: directory of the data.
-        started: called with the name of each arm before it starts.
-
-    Returns:
-        Arm to test accuracy in per cent.
-    """
-    base = SMALL if scale == "small" else PAPER
-    return train_arms(
-        base.replace(data=data, data_dir=data_dir, seed=seed),
-        ARMS,
-        measure,
-        scale=scale,
-        sizes=SIZES,
-        out=out,
-        started=started,
-    )
-
-
-def measure(result: FitResult) -> dict[str, float]:
-    """Test accuracy in per cent."""
-    return {ACCURACY: 100 * result.accuracy}
-
-
 SYSTEM = System(
     name="cnn_svm",
     title=(
@@ -105,7 +56,7 @@ SYSTEM = System(
         "as well as softmax."
     ),
     data=("mnist", "digits"),
-    run=run,
+    run=TrainedArms(SMALL, PAPER, SIZES, ARMS),
     arms=tuple(ARMS),
     main=Comparison(ACCURACY, SVM, SOFTMAX, expected=1.0, direction="equal"),
     also=(

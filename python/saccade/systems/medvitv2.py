@@ -15,27 +15,27 @@ into minutes on two cores.
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from pathlib import Path
 from statistics import fmean
 from typing import TYPE_CHECKING
 
 from saccade.learn.config import TrainConfig
-from saccade.systems._arms import train_arms
-from saccade.systems._protocol import Comparison, Floor, Measured, System
+from saccade.systems._arms import TrainedArms, kwargs_arms
+from saccade.systems._protocol import Comparison, Floor, System
 
 if TYPE_CHECKING:
     from saccade.learn._fit import FitResult
 
 CLEAN, CORRUPTED = "clean accuracy (%)", "corrupted accuracy (%)"
 
-ARMS = {
-    "KAN + dilated": {"ffn": "kan", "dilation": "dinat"},
-    "MLP + undilated": {"ffn": "mlp", "dilation": "none"},
-    "MLP + dilated": {"ffn": "mlp", "dilation": "dinat"},
-    "KAN + undilated": {"ffn": "kan", "dilation": "none"},
-    "KAN + dilated, legacy layout": {"ffn": "kan", "dilation": "dinat", "legacy_layout": True},
-}
+ARMS = kwargs_arms(
+    {
+        "KAN + dilated": {"ffn": "kan", "dilation": "dinat"},
+        "MLP + undilated": {"ffn": "mlp", "dilation": "none"},
+        "MLP + dilated": {"ffn": "mlp", "dilation": "dinat"},
+        "KAN + undilated": {"ffn": "kan", "dilation": "none"},
+        "KAN + dilated, legacy layout": {"ffn": "kan", "dilation": "dinat", "legacy_layout": True},
+    }
+)
 PROPOSED, BASELINE = "KAN + dilated", "MLP + undilated"
 
 # 32 pixels give grids of 8, 4, 2 and 1; on the first the second block takes dilation 2.
@@ -66,42 +66,6 @@ SIZES = {"train": 1000, "val": 50, "test": 300}
 # 98.33) less half of its distance to 100 %. A guard against a broken model, no evidence for the
 # claim.
 THRESHOLDS = {"mnist": 93.6, "digits": 97.5}
-
-
-def run(
-    scale: str,
-    data: str,
-    seed: int,
-    out: Path,
-    *,
-    data_dir: str | None = None,
-    started: Callable[[str], None] = lambda arm: None,
-) -> Measured:
-    """Train and test every arm with one seed.
-
-    Args:
-        scale: "small": medvitv2_micro at its own input size; "paper": medvitv2_tiny at 224 pixels,
-            100 epochs.
-        data: data spec.
-        seed: of weights, order and dropout; the images of a subset are the same for every seed.
-        out: folder of the reproduction; the paper's scale writes config.yaml and its arms' runs
-            there.
-        data_dir: directory of the data.
-        started: called with the name of each arm before it starts.
-
-    Returns:
-        Arm to clean and corrupted test accuracy in per cent.
-    """
-    base = SMALL if scale == "small" else PAPER
-    return train_arms(
-        base.replace(data=data, data_dir=data_dir, seed=seed),
-        {arm: {"model_kwargs": options} for arm, options in ARMS.items()},
-        measure,
-        scale=scale,
-        sizes=SIZES,
-        out=out,
-        started=started,
-    )
 
 
 def measure(result: FitResult) -> dict[str, float]:
@@ -142,7 +106,7 @@ SYSTEM = System(
         "as MLPs and undilated attention."
     ),
     data=("mnist", "digits"),
-    run=run,
+    run=TrainedArms(SMALL, PAPER, SIZES, ARMS, measure=measure),
     arms=tuple(ARMS),
     main=Comparison(CLEAN, PROPOSED, BASELINE, expected=-2.0),
     also=(
