@@ -66,7 +66,10 @@ SMALL = TrainConfig(
 PAPER = TrainConfig(
     model="mixformer_found",
     data="cifar10",
-    augment="light",
+    augment="crop",
+    rand_ops=2,
+    rand_magnitude=27,
+    erase=0.25,
     label_smoothing=0.1,
     epochs=199,
     batch_size=64,
@@ -206,20 +209,11 @@ def _supernet(
     import torch
 
     from saccade.compress.search import SuperNet, SuperNetConfig, train_supernet
-    from saccade.data import ImageDataModule
     from saccade.data._seeds import seed_all
-    from saccade.learn._fit import quiet_lightning
+    from saccade.learn._fit import data_module, quiet_lightning
 
     config = SuperNetConfig(seed=recipe.seed, **plan.supernet)
-    module = ImageDataModule(
-        data,
-        img_size=space.img_size,
-        batch_size=config.batch_size,
-        in_chans=recipe.in_chans,
-        augment=recipe.augment,
-        normalize=recipe.normalize,
-        seed=recipe.seed,
-    )
+    module = data_module(recipe.replace(batch_size=config.batch_size), data)
     seed_all(recipe.seed)
     net = SuperNet(space, **options)
     with quiet_lightning():

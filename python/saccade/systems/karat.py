@@ -34,7 +34,9 @@ SMALL = TrainConfig(model="karat_micro", epochs=4, batch_size=64, lr=1e-3, weigh
 PAPER = TrainConfig(
     model="karat_tiny",
     data="cifar10",
-    augment="light",
+    augment="crop",
+    rand_ops=2,
+    rand_magnitude=30,
     mixup=0.8,
     cutmix=1.0,
     label_smoothing=0.1,

@@ -84,8 +84,9 @@ def run(
     Returns:
         Arm to accuracy on the test images as they are and on moved ones.
     """
-    from saccade.data import ImageDataModule, Jitter, load_data
+    from saccade.data import Jitter, load_data
     from saccade.data._seeds import seed_all
+    from saccade.learn._fit import data_module
     from saccade.learn._two_stage import TwoStageConfig, train, two_stage
     from saccade.learn.dual import UnionModule
     from saccade.models import create_model, save_weights
@@ -105,6 +106,7 @@ def run(
         seed=seed,
         in_chans=loaded.channels,
         img_size=options["img_size"],
+        batch_size=min(base.batch_size, len(loaded.train)),
     )
     if scale == "paper":
         (out / "config.yaml").write_text(config.text())
@@ -112,15 +114,7 @@ def run(
 
     def feed() -> ImageDataModule:
         # every arm its own: a data module follows its trainer's epochs
-        return ImageDataModule(
-            loaded,
-            img_size=options["img_size"],
-            batch_size=min(config.batch_size, len(loaded.train)),
-            in_chans=loaded.channels,
-            augment=config.augment,
-            normalize=config.normalize,
-            seed=seed,
-        )
+        return data_module(config, loaded)
 
     augment = Jitter(**JITTER, mirror=loaded.mirrors)
     module = feed()
