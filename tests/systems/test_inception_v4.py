@@ -14,7 +14,7 @@ CONFIG = Path(__file__).parents[2] / "configs" / "inception_v4_paper.yaml"
 
 def test_all_arms_run_and_are_measured(reproduce_toy):
     toy = inception_v4.SMALL.replace(
-        img_size=8, epochs=1, batch_size=10, model_kwargs={"width": 0.05}
+        img_size=8, epochs=1, batch_size=10, model_kwargs={"repeats": (1, 1, 1), "width": 0.05}
     )
     result = reproduce_toy(inception_v4.SYSTEM, toy)
     assert (result["proposed"]["name"], result["baseline"]["name"]) == ("residual", "no residual")
@@ -36,13 +36,13 @@ def test_arms_differ_in_the_residual_connections(scale):
             model = create_model(
                 changes.get("model", config.model),
                 num_classes=10,
-                **changes.get("model_kwargs", {}),
+                **{**config.model_kwargs, **changes.get("model_kwargs", {})},
             )
         scales = {m.scale for m in model.modules() if type(m).__name__ == "Residual"}
         found.append((scales, sum(p.numel() for p in model.parameters())))
     assert [scales for scales, _ in found] == [{0.2}, {1.0}, set()]
     if small:
-        assert [count for _, count in found] == [171_538, 171_538, 171_218]
+        assert [count for _, count in found] == [122_548, 122_548, 122_778]
 
 
 def test_the_paper_configuration_is_the_one_in_configs():

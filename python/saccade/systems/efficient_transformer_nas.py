@@ -55,7 +55,7 @@ SHARE = 0.7  # of the median softmax sub-net's work
 
 SMALL = TrainConfig(
     model="mixformer_micro",
-    epochs=10,
+    epochs=30,
     batch_size=32,
     augment="none",
     label_smoothing=0.1,

@@ -61,7 +61,7 @@ PAPER = TrainConfig(
     weight_decay=0.05,
 )
 SIZES = {"train": 1000, "val": 50, "test": 400}
-EPOCHS = {"small": 15, "paper": 20}
+EPOCHS = {"small": 30, "paper": 20}
 STUDENTS = {
     "small": [f"mamba_pkd_micro_s{k}" for k in range(1, 6)],
     "paper": [f"mamba_pkd_s{k}" for k in range(1, 8)],
