@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import importlib
 import json
 import re
@@ -139,6 +140,34 @@ def test_a_formula_that_cannot_be_set_is_an_error(latex: str) -> None:
 
 
 ROOT = Path(__file__).parents[2]
+
+
+def test_a_map_finds_functions_methods_and_constants() -> None:
+    maps = importlib.import_module("_docs.tables").line_map
+    module, file = "saccade.systems._arms", "python/saccade/systems/_arms.py"
+    lines = (ROOT / file).read_text().splitlines()
+    *_, function, method, constant = maps(
+        [("f", f"{module}:run_folder"), ("m", f"{module}:TrainedArms.__call__"),
+         ("c", f"{module}:ACCURACY")]
+    ).splitlines()  # fmt: skip
+    for row, start in (
+        (function, "def run_folder("),
+        (method, "    def __call__("),
+        (constant, "ACCURACY = "),
+    ):
+        found = int(row.split(f"{file}:")[1].split("`")[0])
+        assert lines[found - 1].startswith(start)
+
+
+def test_an_outcome_ends_with_what_was_found_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    tables = importlib.import_module("_docs.tables")
+    systems = importlib.import_module("saccade.systems")
+    name = systems.list_systems()[0]
+    declared = dataclasses.replace(systems.get_system(name), findings="The scale is why.")
+    monkeypatch.setattr(systems, "get_system", lambda name: declared)
+    assert tables.outcome(name).endswith("\n\nThe scale is why.")
+
+
 HOOKS = [
     ("wall", "#include <torch/csrc/stable/tensor.h>", '#include "common/isa.h"'),
     ("assert", "    assert x > 0", "    assertion = 1"),

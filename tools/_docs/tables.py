@@ -186,13 +186,20 @@ def verdict(name: str) -> str:
 
 
 def outcome(name: str) -> str:
-    """A system's result in full: every comparison, the environment and the command."""
+    """A system's result in full, every comparison and the environment, and what its declaration
+    found out about the small scale.
+    """
+    from saccade.systems import get_system
+
+    findings = get_system(name).findings
+    more = ["", findings] if findings else []
     result = reproduction(name)
     if result is None:
-        return (
+        absent = (
             f"No result is kept in docs/assets/{name} yet. `saccade reproduce {name}` makes one; "
             "copy its result.json and figure.png there and run `make docs`."
         )
+        return "\n".join([absent, *more])
     facts = result["environment"]
     lines = [f"{verdict(name).capitalize()}.", ""]
     if (ASSETS / name / "figure.png").is_file():
@@ -207,6 +214,7 @@ def outcome(name: str) -> str:
         "",
         f"saccade {facts['saccade']}, {facts['processor']}, {facts['threads']} threads, "
         f"{', '.join(facts['devices']) or 'no GPU'}; {result['wall_seconds']:.0f} s.",
+        *more,
     ]
     return "\n".join(lines)
 
@@ -239,11 +247,24 @@ def line_map(entries: list[tuple[str, str]]) -> str:
     rows = []
     for text, dotted in entries:
         module_name, _, path = dotted.partition(":")
-        thing: Any = importlib.import_module(module_name)
+        module = importlib.import_module(module_name)
+        thing: Any = module
         for part in path.split("."):
             thing = getattr(thing, part)
         # a decorator's wrapper stands in the decorator's file
         thing = inspect.unwrap(thing)
+        if inspect.isclass(thing) or inspect.isroutine(thing):
+            line = inspect.getsourcelines(thing)[1]
+        else:
+            thing, line = module, _assigned(module, path)
         file = Path(inspect.getsourcefile(thing) or "").resolve().relative_to(ROOT)
-        rows.append((text, f"`{path}`", f"`{file}:{inspect.getsourcelines(thing)[1]}`"))
+        rows.append((text, f"`{path}`", f"`{file}:{line}`"))
     return table(("in the paper", "object", "line"), rows)
+
+
+def _assigned(module: ModuleType, name: str) -> int:
+    """The line that gives a constant of a module its value."""
+    for number, line in enumerate(inspect.getsource(module).splitlines(), 1):
+        if re.match(rf"{name}\b.*=", line):
+            return number
+    raise ValueError(f"{module.__name__} assigns no {name}.")
