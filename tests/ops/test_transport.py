@@ -230,6 +230,7 @@ def test_totals_that_differ(backend: str) -> None:
 UNSEEN = {"negative": (-0.5, 1e4, 3), "total": (0.45, None, 2)}
 
 
+@pytest.mark.rungs("cpu")
 @pytest.mark.parametrize("name", UNSEEN)
 def test_weights_that_nobody_looks_at_have_a_status(name: str, backend: str) -> None:
     first, rho, status = UNSEEN[name]
