@@ -11,8 +11,9 @@ from torch.autograd import forward_ad
 
 from saccade import _load, reference
 from saccade.ops import _transport_checks as _arguments
+from saccade.ops._kernels import wanted
 from saccade.ops._select import cuda_obstacle, offer, select_reverse_mode
-from saccade.ops._transport_op import Plan, PointPotentials, kernel, wanted
+from saccade.ops._transport_op import Plan, PointPotentials, kernel
 from saccade.ops._transport_result import OTResult
 
 __all__ = ["OTResult", "sinkhorn", "sinkhorn_divergence", "sinkhorn_points"]
@@ -27,6 +28,10 @@ def _cpu(cost: Tensor) -> str | None:
 def _cuda(cost: Tensor) -> str | None:
     if obstacle := cuda_obstacle(cost):
         return obstacle
+    return _too_wide(cost)
+
+
+def _too_wide(cost: Tensor) -> str | None:
     if cost.dtype == torch.float64:
         return "the GPU kernels compute in float32, float64 needs the reference"
     return None
