@@ -3,11 +3,11 @@
     P_ij = exp((f_i + g_j - C_ij) / eps),  f_i = eps (log a_i - log sum_j exp((g_j - C_ij) / eps))
 
 Layouts, arguments and results are those of `saccade::sinkhorn_*`. A problem of up to 16,384 padded
-numbers is solved in the registers of one program, in one launch; others take a launch a side and
-sweep, with costs of points computed tile by tile and never stored. Everything is float32, sums
-over a whole problem float64; costs are read where they lie. A problem that is done makes its part
-of later launches return at once; whether all are done is looked up every 16 sweeps, except while a
-CUDA graph is captured.
+numbers is solved in the registers of one program, in one launch, and so is the system of its
+gradient; others take a launch a side and sweep, with costs of points computed tile by tile and
+never stored. Everything is float32, sums over a whole problem float64; matrices are read where they
+lie. A problem that is done makes its part of later launches return at once; whether all are done is
+looked up every 16 sweeps or steps, except while a CUDA graph is captured.
 
 Source: Cuturi, arXiv 1306.0895; Chizat et al., arXiv 1607.05816.
 """
@@ -21,6 +21,18 @@ import torch
 from torch import Tensor
 
 from saccade.triton_kernels._launch import Launch, device_of, interpreted
+from saccade.triton_kernels._transport.adjoint_launches import (
+    Adjoint,
+    begin,
+    cost_launch,
+    kept_launch,
+    multiply_launch,
+    points_launch,
+    set_residual,
+    step_launch,
+    weigh_launch,
+    weights_launch,
+)
 from saccade.triton_kernels._transport.launches import (
     METRICS,
     Costs,
@@ -36,7 +48,7 @@ from saccade.triton_kernels._transport.launches import (
 )
 from saccade.triton_kernels._transport.sweeps import conclude
 
-__all__ = ["forward", "points_forward"]
+__all__ = ["backward", "forward", "points_backward", "points_forward"]
 
 DTYPES = (torch.float32, torch.float16, torch.bfloat16)
 LOOK = 16
@@ -48,10 +60,21 @@ _SMALL = (
     "Tensor f, Tensor g, Tensor value, Tensor value_linear, Tensor n_iter, Tensor err, "
     "Tensor status"
 )
+_GRADS = "Tensor? grad_f, Tensor? grad_g, Tensor? grad_value, Tensor? grad_value_linear"
 _SCHEMAS = {
+    "sinkhorn_backward": (
+        f"(Tensor? grad_plan, {_GRADS}, Tensor cost, Tensor a, Tensor b, Tensor plan, Tensor f, "
+        "Tensor g, float eps, float rho_a, float rho_b, bool kl) "
+        "-> (Tensor grad_cost, Tensor grad_a, Tensor grad_b)"
+    ),
     "sinkhorn_forward": (
         f"(Tensor cost, Tensor a, Tensor b, Tensor? init_f, Tensor? init_g, {_OPTIONS}) "
         f"-> (Tensor plan, {_SMALL})"
+    ),
+    "sinkhorn_points_backward": (
+        f"({_GRADS}, Tensor x, Tensor y, Tensor a, Tensor b, Tensor f, Tensor g, int metric, "
+        "float eps, float rho_a, float rho_b, bool kl) "
+        "-> (Tensor grad_x, Tensor grad_y, Tensor grad_a, Tensor grad_b)"
     ),
     "sinkhorn_points_forward": (
         "(Tensor x, Tensor y, Tensor a, Tensor b, Tensor? init_f, Tensor? init_g, int metric, "
@@ -175,6 +198,89 @@ def points_forward(
     return _run(costs, x, a, b, init_f, init_g, options, None)
 
 
+def _dense(tensor: Tensor | None) -> Tensor | None:
+    return None if tensor is None else tensor.contiguous()
+
+
+def _solve_system(s: Adjoint) -> None:
+    """Fill the sums and the solutions of both sides, a launch a product."""
+    p, q = torch.empty_like(s.x), torch.empty_like(s.y)
+    weigh_launch(s, True, p).run()
+    weigh_launch(s, False, q).run()
+    if not s.system:
+        s.x.zero_()
+        s.y.zero_()
+        return
+    way = begin(s, p, q)
+    multiply_launch(s, False, s.x, None, way.s, way.state).run()
+    set_residual(s, way)
+    step = [
+        multiply_launch(s, True, way.d, way.inverse, way.t, way.state),
+        multiply_launch(s, False, way.t, None, way.s, way.state),
+        step_launch(s, way.r, way.d, way.s, way.state),
+    ]
+    for count in range(s.most):
+        if count % LOOK == 0 and all_done(way.state[:, 2]):
+            break
+        for launch in step:
+            launch.run()
+    way.state.zero_()
+    multiply_launch(s, True, s.y, None, way.t, way.state).run()
+    s.x = way.inverse * (way.p - way.t)
+
+
+def _weights(s: Adjoint) -> tuple[Tensor, Tensor]:
+    grads = []
+    for rows in (True, False):
+        launch, out = weights_launch(s, rows)
+        launch.run()
+        grads.append(out)
+    return grads[0], grads[1]
+
+
+def backward(
+    grad_plan: Tensor | None, grad_f: Tensor | None, grad_g: Tensor | None,
+    grad_value: Tensor | None, grad_value_linear: Tensor | None, cost: Tensor, a: Tensor,
+    b: Tensor, plan: Tensor, f: Tensor, g: Tensor, eps: float, rho_a: float, rho_b: float,
+    kl: bool,
+) -> tuple[Tensor, Tensor, Tensor]:  # fmt: skip
+    """Gradients of cost, a and b, by the implicit function theorem."""
+    s = Adjoint(
+        _matrix(cost, a, b), a.contiguous(), b.contiguous(), f.contiguous(), g.contiguous(), plan,
+        grad_plan, _dense(grad_f), _dense(grad_g), _dense(grad_value), _dense(grad_value_linear),
+        Options(eps, rho_a, rho_b, kl),
+    )  # fmt: skip
+    of_cost = cost.new_empty(cost.shape)
+    with device_of(cost):
+        if s.costs.kept:
+            kept_launch(s, of_cost).run()
+        else:
+            _solve_system(s)
+            cost_launch(s, of_cost).run()
+        return of_cost, *_weights(s)
+
+
+def points_backward(
+    grad_f: Tensor | None, grad_g: Tensor | None, grad_value: Tensor | None,
+    grad_value_linear: Tensor | None, x: Tensor, y: Tensor, a: Tensor, b: Tensor, f: Tensor,
+    g: Tensor, metric: int, eps: float, rho_a: float, rho_b: float, kl: bool,
+) -> tuple[Tensor, ...]:  # fmt: skip
+    """Gradients of x, y, a and b."""
+    s = Adjoint(
+        _points(x, y, a, b, metric), a.contiguous(), b.contiguous(), f.contiguous(),
+        g.contiguous(), None, None, _dense(grad_f), _dense(grad_g), _dense(grad_value),
+        _dense(grad_value_linear), Options(eps, rho_a, rho_b, kl),
+    )  # fmt: skip
+    with device_of(x):
+        _solve_system(s)
+        grads = []
+        for rows in (True, False):
+            launch, out = points_launch(s, rows, x.dtype)
+            launch.run()
+            grads.append(out)
+        return *grads, *_weights(s)
+
+
 def _small(a: Tensor, b: Tensor) -> tuple[Tensor, ...]:
     batch = a.shape[:1]
     whole = a.new_empty(batch, dtype=torch.int32)
@@ -192,10 +298,20 @@ def _fake_points_forward(x: Tensor, y: Tensor, a: Tensor, b: Tensor, *_: Any) ->
     return _small(a, b)
 
 
+def _fake_backward(*arguments: Any) -> tuple[Tensor, ...]:
+    return tuple(given.new_empty(given.shape) for given in arguments[5:8])
+
+
+def _fake_points_backward(*arguments: Any) -> tuple[Tensor, ...]:
+    return tuple(given.new_empty(given.shape) for given in arguments[4:8])
+
+
 def _register() -> None:
     """Define the ops once in a process: a second import of this module finds them."""
     implementations: dict[str, tuple[Callable[..., Any], Callable[..., Any]]] = {
+        "sinkhorn_backward": (backward, _fake_backward),
         "sinkhorn_forward": (forward, _fake_forward),
+        "sinkhorn_points_backward": (points_backward, _fake_points_backward),
         "sinkhorn_points_forward": (points_forward, _fake_points_forward),
     }
     for name, (function, fake) in implementations.items():

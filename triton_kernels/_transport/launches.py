@@ -132,12 +132,13 @@ def warps_of(n: int, m: int) -> int:
 
 def pass_launch(
     costs: Costs, rows: bool, kernel: Any, arguments: dict[str, Any],
-    constants: dict[str, Any] | None = None,
+    constants: dict[str, Any] | None = None, times: int = 1,
 ) -> Launch:  # fmt: skip
-    """A launch over the tiles of one side."""
+    """A launch over the tiles of one side, each taken a number of times."""
     blocks, sizes, tiles = costs.side(rows)
+    grid = costs.batch * blocks * times
     return Launch(
-        kernel, costs.batch * blocks, {**sizes, **arguments}, {**tiles, **(constants or {})},
+        kernel, grid, {**sizes, **arguments}, {**tiles, **(constants or {})},
         num_warps=costs.warps, num_stages=2,
     )  # fmt: skip
 
