@@ -192,7 +192,7 @@ def _expectations(
     made = _plan_of_observables(program, call.state is None, observables)
     start = None if call.state is None else torch.view_as_real(call.state.contiguous())
     if wanted(call.params, call.inputs, start):
-        values = Expectations.apply(call.params, call.inputs, start, made, rung)
+        values, _ = Expectations.apply(call.params, call.inputs, start, made, rung)
     else:
         values, _ = kernel(rung, "statevector_expval_forward")(
             call.params, call.inputs, start, made.ints, made.floats, made.bits, made.observables,
