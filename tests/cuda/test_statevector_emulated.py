@@ -152,3 +152,58 @@ def test_every_gate_alone(library: ctypes.CDLL, gate: str) -> None:
     grad = torch.randn_like(out)
     found = emulated.backward(library, made, params, inputs, None, out, grad)
     check(found, (grad * true).sum(), own, 1e-12)
+
+
+def test_the_order_of_threads_changes_nothing(library: ctypes.CDLL) -> None:
+    program, params, inputs, _ = draw(Case(9, 3, length=60))
+    sums = pauli_sums(random_sums(9, 4, seed=9), 9)
+    made = plan(program, True, False, sums)
+    weights = torch.randn(3, 4)
+    results = []
+    for order in (0, 1):
+        library.set_reversed(order)
+        values, kept = emulated.expectations(library, made, params, inputs, None)
+        assert kept is not None
+        found = emulated.backward(library, made, params, inputs, None, kept, weights)
+        results.append([values, kept, *found])
+    library.set_reversed(0)
+    for one, other in zip(*results, strict=True):
+        assert torch.equal(one, other)
+
+
+def test_a_circuit_too_long_for_one_launch_argument(library: ctypes.CDLL) -> None:
+    program = random_program(4, 900, seed=5)
+    params, inputs = random_values(2, seed=5)
+    made = plan(program, True, False, None)
+    out = emulated.states(library, made, params, inputs, None)
+    true = reference.statevector(program, params, inputs, None, torch.complex128)
+    torch.testing.assert_close(torch.view_as_complex(out), true, rtol=0, atol=1e-12)
+
+
+def test_a_sample_with_a_nan_spoils_no_other(library: ctypes.CDLL) -> None:
+    program = ring(3, 1)
+    params, inputs = torch.randn(program.n_params), torch.randn(5, 3)
+    made = plan(program, True, False, pauli_sums(["ZII", "IXI"], 3))
+    expected, _ = emulated.expectations(library, made, params, inputs, None)
+    inputs[2, 1] = torch.nan
+    values, kept = emulated.expectations(library, made, params, inputs, None)
+    assert kept is not None
+    others = [0, 1, 3, 4]
+    assert torch.equal(values[others], expected[others])
+    assert bool(values[2].isnan().all())
+    found = emulated.backward(library, made, params, inputs, None, kept, torch.ones(5, 2))
+    assert bool(found[1][others].isfinite().all())
+    assert bool(found[1][2].isnan().all())
+
+
+@pytest.mark.parametrize("batch", [0, 2])
+def test_nothing_to_do(library: ctypes.CDLL, batch: int) -> None:
+    """No samples, and no gates."""
+    program = ring(3, 1) if batch == 0 else Program(3, ())
+    params, inputs = torch.randn(program.n_params), torch.randn(batch, program.n_inputs)
+    made = plan(program, True, False, pauli_sums(["ZII", "IXI"], 3))
+    values, kept = emulated.expectations(library, made, params, inputs, None)
+    assert kept is not None
+    torch.testing.assert_close(values, torch.tensor([[1.0, 0.0]]).expand(batch, 2))
+    found = emulated.backward(library, made, params, inputs, None, kept, torch.ones(batch, 2))
+    assert all(not bool(g.any()) for g in found)
