@@ -65,6 +65,16 @@ HOT: tuple[Hot, ...] = (
         for kernel in ("convolution_kernel", "convolution_backward_kernel")
     ),
     *(
+        ("statevector", kernel, f"I{kind}E")
+        for kernel in (
+            "backward_kernel",
+            "forward_kernel",
+            "observe_backward_kernel",
+            "observe_kernel",
+        )
+        for kind in "fd"
+    ),
+    *(
         ("transport", "pass_kernel", f"INS0_{rows}E.*UpdatePass")
         for rows in ("10MatrixRows", "13MatrixColumns", "9PointRows")
     ),

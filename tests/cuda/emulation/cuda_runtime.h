@@ -43,6 +43,8 @@ using std::max;
 using std::min;
 using std::rintf;
 
+inline int __popc(unsigned bits) { return __builtin_popcount(bits); }
+
 inline float __fdividef(float x, float y) { return x / y; }
 inline void sincospif(float x, float* sine, float* cosine) {
   *sine = static_cast<float>(std::sin(M_PI * x));
@@ -209,6 +211,7 @@ void mma(float (&d)[4], const uint32_t (&a)[4], const uint32_t (&b)[2], Get get)
 
 #define threadIdx emulation::thread
 #define blockIdx emulation::block
+#define blockDim emulation::threads
 #define gridDim emulation::grid
 
 inline void __syncthreads() { emulation::barrier(&emulation::block_barrier); }
