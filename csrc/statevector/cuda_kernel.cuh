@@ -4,7 +4,7 @@
 #pragma once
 
 #include "common/cuda_device.cuh"
-#include "statevector/cuda_tables.h"
+#include "statevector/tables.h"
 
 namespace saccade::statevector {
 
