@@ -85,7 +85,8 @@ struct Copy {
   const void* from;
 };
 
-// The context starts a fiber; afterwards jumps do, which spare the two system calls of a switch.
+// The context starts a fiber, which then runs one block's thread after another: jumps spare the
+// system calls of a switch.
 struct Fiber {
   ucontext_t context;
   jmp_buf place;
@@ -116,9 +117,11 @@ constexpr unsigned kWarp = 32;
 inline Fiber& current() { return fibers[thread.x]; }
 
 inline void run_fiber() {
-  (*body)();
-  current().done = true;
-  _longjmp(scheduler, 1);
+  for (;;) {
+    (*body)();
+    current().done = true;
+    if (_setjmp(current().place) == 0) _longjmp(scheduler, 1);
+  }
 }
 
 // Gives way until all threads [first, last) have come to a barrier of this kind. Two rounds of
@@ -147,6 +150,11 @@ inline void switch_to(unsigned t) {
   if (_setjmp(scheduler) != 0) return;
   if (fiber.started) _longjmp(fiber.place, 1);
   fiber.started = true;
+  getcontext(&fiber.context);
+  fiber.context.uc_stack.ss_sp = fiber.stack.get();
+  fiber.context.uc_stack.ss_size = kStack;
+  fiber.context.uc_link = nullptr;
+  makecontext(&fiber.context, run_fiber, 0);
   setcontext(&fiber.context);
 }
 
@@ -159,16 +167,11 @@ inline void take_turns(unsigned first, unsigned last) {
 }
 
 inline void run_block() {
-  for (unsigned t = 0; t < threads.x; ++t) {
-    Fiber& fiber = fibers[t];
-    fiber.done = fiber.started = false;
+  for (Fiber& fiber : fibers) {
+    fiber.done = false;
     fiber.waits_at = nullptr;
+    fiber.trades = 0;
     fiber.copies.clear();
-    getcontext(&fiber.context);
-    fiber.context.uc_stack.ss_sp = fiber.stack.get();
-    fiber.context.uc_stack.ss_size = kStack;
-    fiber.context.uc_link = nullptr;
-    makecontext(&fiber.context, run_fiber, 0);
   }
   take_turns(0, threads.x);
   for (;;) {
