@@ -64,6 +64,7 @@ HOT: tuple[Hot, ...] = (
         ("scan_device", kernel, "I.*Li4E")
         for kernel in ("convolution_kernel", "convolution_backward_kernel")
     ),
+    *(("transport", "assignment_kernel", f"IfLi{threads}E") for threads in (32, 256)),
     *(
         ("statevector", kernel, f"I{kind}E")
         for kernel in (
