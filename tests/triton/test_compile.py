@@ -109,6 +109,8 @@ SPILLS = {
     ("ssd-gate", "float16", 80): 2048,
     ("ssd-gate", "bfloat16", 80): 2048,
     ("ssd-gate", "float32", 90): 1024,
+    ("points", "float16", 80): 256,
+    ("points", "bfloat16", 80): 256,
 }
 
 
