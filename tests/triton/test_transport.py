@@ -301,6 +301,25 @@ def test_envelope_and_vmap() -> None:
     assert torch.equal(mapped, result.plan)  # type: ignore[arg-type]
 
 
+def test_compiles_as_one_graph() -> None:
+    cost = torch.rand(2, 5, 6, requires_grad=True)
+
+    def plan(cost: Tensor) -> Tensor:
+        found = ops.sinkhorn(cost, eps=0.3, max_iter=2, backend="triton").plan
+        assert found is not None
+        return found
+
+    eager = plan(cost)
+    compiled = torch.compile(plan, fullgraph=True, backend="aot_eager")(cost)
+    assert torch.equal(compiled, eager)
+    for mine, true in zip(
+        torch.autograd.grad(compiled.square().sum(), cost),
+        torch.autograd.grad(eager.square().sum(), cost),
+        strict=True,
+    ):
+        assert torch.equal(mine, true)
+
+
 def z(*shape: int, dtype: torch.dtype = torch.float32) -> Tensor:
     return torch.zeros(shape, dtype=dtype)
 
