@@ -51,7 +51,7 @@ ENTROPY = Options(0.05, 0.5, 0.7, kl=False, max_iter=100, tol=1e-3)
 CASES = {
     "kept": Case(64, 64, 64, BALANCED),
     "kept-128-relaxed": Case(8, 128, 128, RELAXED),
-    "sweeps": Case(2, 1000, 1500, RELAXED),
+    "sweeps": Case(2, 1024, 1536, RELAXED),
     "points": Case(2, 1000, 1500, BALANCED, SQUARED),
     "points-distance": Case(2, 1000, 1500, ENTROPY, DISTANCE, dim=3),
     "points-cosine": Case(2, 1000, 1500, RELAXED, ONE_MINUS_DOT, dim=100),

@@ -106,7 +106,7 @@ def centred(r, c, BALANCED: tl.constexpr):
     return r
 
 
-@triton.jit(do_not_specialize=["n", "m", "most"])
+@triton.jit(do_not_specialize=["most"])
 def solve_kept(
     cost,
     plan,

@@ -126,8 +126,8 @@ def padded(count: int) -> int:
 
 
 def warps_of(n: int, m: int) -> int:
-    """Warps of a program that keeps a matrix: at most 64 of its numbers a thread."""
-    return 4 if padded(n) * padded(m) <= MOST_KEPT // 4 else 8
+    """Warps of a program that keeps a matrix: at most 32 of its numbers a thread."""
+    return 8 if padded(n) * padded(m) <= MOST_KEPT // 2 else 16
 
 
 def pass_launch(

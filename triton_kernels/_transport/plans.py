@@ -21,7 +21,8 @@ from saccade.triton_kernels._transport.costs import (
 )
 from saccade.triton_kernels._transport.side import INFINITY
 
-_SIZES = ["own_count", "other_count", "blocks"]
+# other sizes are specialized: where they are multiples of 16 whole vectors are read
+_SIZES = ["blocks"]
 # size, target and whether it is solved
 DESCENT = tl.constexpr(3)
 

@@ -16,7 +16,8 @@ from saccade.triton_kernels._transport.side import (
 from saccade.triton_kernels._transport.sweeps import STATE
 
 
-@triton.jit(do_not_specialize=["n", "m", "batch_stride", "max_iter"])
+# sizes are specialized: multiples of 16 are read in vectors, and a thread has fewer rows to sum
+@triton.jit(do_not_specialize=["max_iter"])
 def solve_problems(
     matrix,
     a,

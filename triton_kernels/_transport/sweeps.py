@@ -19,7 +19,8 @@ from saccade.triton_kernels._transport.side import (
     value_of,
 )
 
-_SIZES = ["own_count", "other_count", "blocks"]
+# other sizes are specialized: where they are multiples of 16 whole vectors are read
+_SIZES = ["blocks"]
 STATE = tl.constexpr(4)
 CHUNK = tl.constexpr(1024)
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeAlias
@@ -11,7 +10,7 @@ import torch
 from torch import Tensor
 
 from saccade import _load, reference
-from saccade.ops._select import constant
+from saccade.ops._kernels import namespace, teach_vmap, wanted
 
 # Steps between the states that a kernel saves for its backward pass. A state of SSD is a matrix a
 # head: kept less often.
@@ -182,8 +181,8 @@ def _vmap_rule(
     return rule
 
 
-def _register_vmap(namespace: str) -> None:
-    ops = getattr(torch.ops, namespace)
+def _register_vmap(space: str) -> None:
+    ops = getattr(torch.ops, space)
     for name, operator in OPERATORS.items():
         forward = getattr(ops, f"{name}_forward").default
         backward = getattr(ops, f"{name}_backward").default
@@ -202,25 +201,11 @@ def _register_vmap(namespace: str) -> None:
 if _load.has("_C"):
     for _name, _fake in FAKES.items():
         torch.library.register_fake(f"saccade::{_name}", _fake)
-    _register_vmap("saccade")
-
-
-@functools.cache
-def _register_triton() -> None:
-    _register_vmap("saccade_triton")
-
-
-@constant
-def _triton_is_ready() -> bool:
-    _register_triton()
-    return True
+teach_vmap("scan", _register_vmap)
 
 
 def _kernel(rung: str, name: str) -> Callable[..., Any]:
-    namespace = torch.ops.saccade
-    if rung == "triton" and _triton_is_ready():
-        namespace = torch.ops.saccade_triton
-    kernel: Callable[..., Any] = getattr(namespace, name).default
+    kernel: Callable[..., Any] = getattr(namespace("scan", rung), name).default
     return kernel
 
 
@@ -244,7 +229,7 @@ def run(operator: str, rung: str, tensors: Sequence[Tensor | None], *static: Any
     if rung == "reference":
         results = _results(operator, *tensors, *static)
         return results if len(results) > 1 else results[0]
-    if torch.is_grad_enabled() and any(t is not None and t.requires_grad for t in tensors):
+    if wanted(*tensors):
         if torch.compiler.is_dynamo_compiling():
             # Dynamo refuses one tensor in two places
             tensors = [None if t is None else t.view_as(t) for t in tensors]
