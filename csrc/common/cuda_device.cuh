@@ -122,8 +122,8 @@ __device__ __forceinline__ T* dynamic_shared() {
 // N values on each of kLanes lanes become sums over the lanes; of the N sums each lane keeps
 // kOwned. Halving exchanges cost about N + log2(kLanes) shuffles where a butterfly for every value
 // would cost N * log2(kLanes).
-template <int N, int kLanes, int kCount = N, class V>
-__device__ __forceinline__ void team_reduce(V (&v)[N], int lane) {
+template <int N, int kLanes, int kCount = N>
+__device__ __forceinline__ void team_reduce(float (&v)[N], int lane) {
   if constexpr (kLanes > 1) {
     constexpr int partner = kLanes / 2;
     if constexpr (kCount > 1) {
@@ -131,8 +131,8 @@ __device__ __forceinline__ void team_reduce(V (&v)[N], int lane) {
       const bool upper = (lane & partner) != 0;
 #pragma unroll
       for (int i = 0; i < half; ++i) {
-        const V send = upper ? v[i] : v[i + half];
-        const V keep = upper ? v[i + half] : v[i];
+        const float send = upper ? v[i] : v[i + half];
+        const float keep = upper ? v[i + half] : v[i];
         v[i] = keep + __shfl_xor_sync(kFullWarp, send, partner);
       }
       team_reduce<N, partner, half>(v, lane);

@@ -22,12 +22,11 @@ __device__ __forceinline__ void add_up(const Walk<T>& w, const Sums<T>& sums, in
   const int lane = static_cast<int>(threadIdx.x) % 32, warp = static_cast<int>(threadIdx.x) / 32;
   const int lanes_bits = w.sweep.bits - kStepBits;
   if (lanes_bits >= 5) {
-    cuda::team_reduce<8, 32>(own.e, lane);
-    using Owner = cuda::Owner<8, 32>;
-    if (lane % Owner::kCopies != 0) return;
+    const T sum = warp_sums(own.e, lane);
+    if (lane % 4 != 0) return;
     const int warps = static_cast<int>(blockDim.x) / 32;
-    T* const at = sums.buffer + (use * warps + warp) * 8 + Owner::first(lane);
-    *at = first_round ? own.e[0] : *at + own.e[0];
+    T* const at = sums.buffer + (use * warps + warp) * 8 + lane / 4;
+    *at = first_round ? sum : *at + sum;
     return;
   }
   for (int bit = 1; bit < 1 << lanes_bits; bit *= 2) {

@@ -47,14 +47,13 @@ __global__ void __launch_bounds__(kThreads, 1)
         }
       }
     }
-    cuda::team_reduce<kAtOnce, 32>(v, lane);
-    using Owner = cuda::Owner<kAtOnce, 32>;
-    if (lane % Owner::kCopies == 0) of_warps[Owner::first(lane) * warps + warp] = v[0];
+    const T sum = warp_sums(v, lane);
+    if (lane % 4 == 0) of_warps[lane / 4 * warps + warp] = sum;
     __syncthreads();
     if (thread < kAtOnce && k0 + thread < observables) {
-      T sum = 0;
-      for (int i = 0; i < warps; ++i) sum += of_warps[thread * warps + i];
-      sums[row * observables + k0 + thread] = sum;
+      T all = 0;
+      for (int i = 0; i < warps; ++i) all += of_warps[thread * warps + i];
+      sums[row * observables + k0 + thread] = all;
     }
     __syncthreads();
   }

@@ -129,6 +129,27 @@ __device__ __forceinline__ void scatter(Complex<T>* tile, const Held<T>& held,
   for (int r = 0; r < kHeld; ++r) tile[held.place[r]] = z[r];
 }
 
+// The sums of 8 numbers over a warp by halving exchanges: every lane gets one, that of number
+// lane / 4. For both types, which cuda::team_reduce is not.
+template <class T, int kCount = 8>
+__device__ __forceinline__ T warp_sums(T (&v)[8], int lane, int partner = 16) {
+  if constexpr (kCount > 1) {
+    constexpr int half = kCount / 2;
+    const bool upper = (lane & partner) != 0;
+#pragma unroll
+    for (int i = 0; i < half; ++i) {
+      const T send = upper ? v[i] : v[i + half];
+      const T keep = upper ? v[i + half] : v[i];
+      v[i] = keep + __shfl_xor_sync(cuda::kFullWarp, send, partner);
+    }
+    return warp_sums<T, half>(v, lane, partner / 2);
+  } else {
+    T sum = v[0];
+    for (; partner > 0; partner /= 2) sum += __shfl_xor_sync(cuda::kFullWarp, sum, partner);
+    return sum;
+  }
+}
+
 template <class T>
 __device__ __forceinline__ const Matrix<T>& matrix_of(const Walk<T>& w, const Use& use, int64_t b) {
   return w.matrices[(use.own ? w.n_shared + b * w.n_own : 0) + use.place];
