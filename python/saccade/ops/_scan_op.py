@@ -15,7 +15,7 @@ from saccade.ops._kernels import namespace, teach_vmap, wanted
 # Steps between the states that a kernel saves for its backward pass. A state of SSD is a matrix a
 # head: kept less often.
 CHUNK = {"cpu": 32, "cuda": 16, "triton": 16}
-SSD_CHUNK = {"cpu": 32, "cuda": 64, "triton": 64}
+SSD_CHUNK = {"cpu": 64, "cuda": 64, "triton": 64}
 
 Axis: TypeAlias = int | dict[int, int] | None
 
@@ -261,14 +261,20 @@ class Recurrence(torch.autograd.Function):
         saved = output[2:]
         if saved:
             ctx.mark_non_differentiable(*saved)
+        # zeros for the saved states, which nobody reads, would cost as much as writing those
+        ctx.set_materialize_grads(False)
+        ctx.results = [(result.shape, result.dtype) for result in output[: 2 if spec.saves else 1]]
         ctx.save_for_backward(*tensors, *saved)
 
     @staticmethod
-    def backward(ctx: Any, *grad_results: Tensor) -> tuple[Tensor | None, ...]:
+    def backward(ctx: Any, *given: Tensor | None) -> tuple[Tensor | None, ...]:
         spec = OPERATORS[ctx.operator]
-        grad_results = grad_results[: 2 if spec.saves else 1]
         # read once: activation checkpointing gives every saved tensor out a single time
         saved = ctx.saved_tensors
+        grad_results = [
+            saved[0].new_zeros(shape, dtype=dtype) if grad is None else grad
+            for grad, (shape, dtype) in zip(given, ctx.results, strict=False)
+        ]
         arguments = (ctx.operator, ctx.rung, *grad_results, *saved, *ctx.static)
         # the second Function costs a graph node and memory: only create_graph=True needs it
         apply = RecurrenceBackward.apply if torch.is_grad_enabled() else RecurrenceBackward.forward
