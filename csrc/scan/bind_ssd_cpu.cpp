@@ -133,20 +133,19 @@ void run_backward(const SsdBackward<T>& args, Tensor& grad_b, Tensor& grad_c) {
   T* to_b = data<T>(grad_b);
   T* to_c = data<T>(grad_c);
   torch::stable::parallel_for(0, entries * length, 64, [&](int64_t begin, int64_t end) {
+    std::vector<T> sum(2 * padded);
     for (int64_t i = begin; i < end; ++i) {
       const int64_t position = i % length, entry = i / length;
       const T* from = partials.data() + entry * ranges * size + position * 2 * padded;
+      std::copy_n(from, 2 * padded, sum.begin());
+      for (int64_t r = 1; r < ranges; ++r) {
+        for (int64_t j = 0; j < 2 * padded; ++j) sum[j] += from[r * size + j];
+      }
       const int64_t to =
           ((entry / groups * length + position) * groups + entry % groups) * problem.state;
       for (int64_t n = 0; n < problem.state; ++n) {
-        T sum_b{}, sum_c{};
-        for (int64_t r = 0; r < ranges; ++r) {
-          const T* share = from + r * size + n / unit * 2 * unit + n % unit;
-          sum_b += share[0];
-          sum_c += share[unit];
-        }
-        to_b[to + n] = sum_b;
-        to_c[to + n] = sum_c;
+        to_b[to + n] = sum[n];
+        to_c[to + n] = sum[padded + n];
       }
     }
   });

@@ -3,7 +3,8 @@
 // library is included.
 #pragma once
 
-#include "scan/cpu_conv.inl"
+#include "scan/cpu_conv_backward.inl"
+#include "scan/cpu_conv_forward.inl"
 #include "scan/cpu_selective_backward.inl"
 #include "scan/cpu_ssd_backward.inl"
 

@@ -254,3 +254,25 @@ def test_nan_does_not_cross_a_sequence_border(backend: str, device: torch.device
         out, _ = problem.call(inputs, backend)
     assert not out[..., 5 : first.stop].isfinite().all()
     assert out[..., later].isfinite().all()
+
+
+@pytest.mark.rungs("cpu")
+def test_nan_does_not_cross_a_sequence_border_inside_a_block(
+    backend: str, device: torch.device
+) -> None:
+    # sequences end at 72, 74 and 100: blocks of several steps would cross all of these
+    problem = PROBLEMS["ssd-sequences"]
+    inputs = problem.draw(torch.float32, device)
+    first, later = slice(0, 74), slice(74, None)
+    out, _ = problem.call(inputs, backend)
+    weight = torch.full_like(out[:, later], float("nan"))
+    names = ["x", "dt", "B", "C"]
+    grads = torch.autograd.grad(out[:, later], [inputs[n] for n in names], weight)
+    for name, grad in zip(names, grads, strict=True):
+        assert grad[:, later].isnan().all(), name
+        assert not grad[:, first].any(), name
+    with torch.no_grad():
+        inputs["x"][:, 72] = float("inf")
+        out, _ = problem.call(inputs, backend)
+    assert not out[:, 72 : first.stop].isfinite().all()
+    assert out[:, later].isfinite().all()

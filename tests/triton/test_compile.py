@@ -43,6 +43,16 @@ PROJECTION_KERNELS = [
     "solve_active",
     "differentiate_rows",
 ]
+SWEEP_KERNELS = [
+    "find_range",
+    *2 * ["update_potentials"],
+    "finish_rows",
+    "conclude",
+    *2 * ["weigh_plan"],
+    *2 * ["multiply_plan"],
+    "step_descent",
+]
+WEIGHTS_KERNEL = "differentiate_weights"
 # operator, case, and the kernels of its forward and backward
 CASES = [
     ("gem", "t10", PROJECTION_KERNELS),
@@ -83,6 +93,13 @@ CASES = [
     ),
     ("spiking", "plain", ["fire", "differentiate"]),
     ("spiking", "parameters", ["fire", "differentiate"]),
+    ("transport", "kept", ["solve_problems", "conclude", "solve_kept", *2 * [WEIGHTS_KERNEL]]),
+    (
+        "transport",
+        "points",
+        [*SWEEP_KERNELS, *2 * ["differentiate_points"], *2 * [WEIGHTS_KERNEL]],
+    ),
+    ("transport", "sweeps", [*SWEEP_KERNELS, "differentiate_costs", *2 * [WEIGHTS_KERNEL]]),
 ]
 # A program of sm_80 may take 163 KB of shared memory; spills are few or the tile is too large.
 MAX_SHARED, MAX_SPILL = 163 * 1024, 128
@@ -92,6 +109,8 @@ SPILLS = {
     ("ssd-gate", "float16", 80): 2048,
     ("ssd-gate", "bfloat16", 80): 2048,
     ("ssd-gate", "float32", 90): 1024,
+    ("points", "float16", 80): 256,
+    ("points", "bfloat16", 80): 256,
 }
 
 

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import functools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -11,7 +10,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from saccade import _load
-from saccade.ops._select import constant
+from saccade.ops._kernels import fold_batch, namespace, teach_vmap
 
 
 def _forward_fake(grad: Tensor, memory: Tensor, *_: Any) -> tuple[Tensor, Tensor, Tensor, Tensor]:
@@ -72,66 +71,16 @@ FAKES: dict[str, Callable[..., Any]] = {
 }
 
 
-def _vmap_rule(op: Callable[..., Any]) -> Callable[..., Any]:
-    """Fold the mapped axis into the batch, which is the first axis of every tensor."""
-
-    def rule(info: Any, in_dims: Sequence[int | None], *args: Any) -> tuple[Any, Any]:
-        size = info.batch_size
-
-        def fold(given: Any, mapped: int | None) -> Any:
-            if not isinstance(given, Tensor):
-                return given
-            if mapped is None:
-                given, mapped = given.expand(size, *given.shape), 0
-            given = given.movedim(mapped, 0)
-            return given.flatten(0, 1)
-
-        results = op(*(fold(a, d) for a, d in zip(args, in_dims, strict=True)))
-        if isinstance(results, Tensor):
-            return results.unflatten(0, (size, -1)), 0
-        return tuple(r.unflatten(0, (size, -1)) for r in results), (0,) * len(results)
-
-    return rule
-
-
-def _register_vmap(namespace: str) -> None:
-    """Teach vmap the operators of one namespace that change nothing in place."""
-    for name in FAKES:
-        if name != "gem_project_":
-            op = getattr(getattr(torch.ops, namespace), name).default
-            torch.library.register_vmap(op, _vmap_rule(op))
-
-
 if _load.has("_C"):
     for _name, _fake in FAKES.items():
         torch.library.register_fake(f"saccade::{_name}", _fake)
-    _register_vmap("saccade")
-
-
-@functools.cache
-def _register_triton() -> None:
-    _register_vmap("saccade_triton")
-
-
-@constant
-def _triton_is_ready() -> bool:
-    _register_triton()
-    return True
+teach_vmap("gem", fold_batch(name for name in FAKES if name != "gem_project_"))
 
 
 def kernel(rung: str, name: str) -> Callable[..., Any]:
     """The operator of a rung, without autograd."""
-    if rung == "triton" and _triton_is_ready():
-        namespace = torch.ops.saccade_triton
-    else:
-        namespace = torch.ops.saccade
-    op: Callable[..., Any] = getattr(namespace, name).default
+    op: Callable[..., Any] = getattr(namespace("gem", rung), name).default
     return op
-
-
-def wanted(*tensors: Tensor | None) -> bool:
-    """Whether anybody may ask for a gradient."""
-    return torch.is_grad_enabled() and any(t is not None and t.requires_grad for t in tensors)
 
 
 class Projection(torch.autograd.Function):

@@ -10,7 +10,8 @@ from torch import Tensor
 from saccade import reference
 from saccade.ops import _checks
 from saccade.ops import _gem_checks as _arguments
-from saccade.ops._gem_op import Combination, Products, Quadratic, kernel, wanted
+from saccade.ops._gem_op import Combination, Products, Quadratic, kernel
+from saccade.ops._kernels import wanted
 from saccade.ops._select import select_reverse_mode
 from saccade.ops.gem import _fold
 

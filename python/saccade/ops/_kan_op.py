@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -10,7 +9,7 @@ import torch
 from torch import Tensor
 
 from saccade import _load
-from saccade.ops._select import constant
+from saccade.ops._kernels import namespace, teach_vmap
 from saccade.reference import kan as reference
 
 # A name's place is its code in the schema.
@@ -95,8 +94,8 @@ def _vmap_many(op: Callable[..., tuple[Tensor, ...]]) -> Callable[..., Any]:
     return rule
 
 
-def _register_vmap(namespace: str) -> None:
-    ops = getattr(torch.ops, namespace)
+def _register_vmap(space: str) -> None:
+    ops = getattr(torch.ops, space)
     for op in (ops.kan_forward.default,):
         torch.library.register_vmap(op, _vmap_one(op))
     for op in (ops.kan_backward.default, ops.kan_rational_backward.default):
@@ -112,29 +111,12 @@ if _load.has("_C"):
     torch.library.register_fake("saccade::kan_backward", _backward_fake)
     torch.library.register_fake("saccade::kan_rational_forward", _rational_forward_fake)
     torch.library.register_fake("saccade::kan_rational_backward", _rational_backward_fake)
-    _register_vmap("saccade")
-
-
-@functools.cache
-def _register_triton() -> None:
-    _register_vmap("saccade_triton")
-
-
-@constant
-def _triton_is_ready() -> bool:
-    _register_triton()
-    return True
-
-
-def _namespace(rung: str) -> Any:
-    if rung == "triton" and _triton_is_ready():
-        return torch.ops.saccade_triton
-    return torch.ops.saccade
+teach_vmap("kan", _register_vmap)
 
 
 def call(rung: str, *arguments: Any) -> Tensor:
     """Run a kernel's forward without autograd."""
-    y: Tensor = _namespace(rung).kan_forward.default(*arguments)
+    y: Tensor = namespace("kan", rung).kan_forward.default(*arguments)
     return y
 
 
@@ -213,7 +195,7 @@ class KanBackward(torch.autograd.Function):
 
     @staticmethod
     def forward(*arguments: Any) -> tuple[Tensor, ...]:
-        op = _namespace(arguments[-1]).kan_backward.default
+        op = namespace("kan", arguments[-1]).kan_backward.default
         grads: tuple[Tensor, ...] = op(*arguments[:-1])
         return grads
 
@@ -263,7 +245,7 @@ class Rational(torch.autograd.Function):
 
     @staticmethod
     def forward(*arguments: Any) -> Tensor:
-        y: Tensor = _namespace(arguments[-1]).kan_rational_forward.default(*arguments[:-1])
+        y: Tensor = namespace("kan", arguments[-1]).kan_rational_forward.default(*arguments[:-1])
         return y
 
     @staticmethod
@@ -284,7 +266,7 @@ class RationalBackward(torch.autograd.Function):
 
     @staticmethod
     def forward(*arguments: Any) -> tuple[Tensor, ...]:
-        op = _namespace(arguments[-1]).kan_rational_backward.default
+        op = namespace("kan", arguments[-1]).kan_rational_backward.default
         grads: tuple[Tensor, ...] = op(*arguments[:-1])
         return grads
 

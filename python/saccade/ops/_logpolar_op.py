@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -11,7 +10,8 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from saccade import _load
-from saccade.ops._select import constant, with_signature
+from saccade.ops._kernels import namespace, teach_vmap
+from saccade.ops._select import with_signature
 
 
 def compute_dtype(dtype: torch.dtype) -> torch.dtype:
@@ -134,9 +134,9 @@ def _vmap_rule(op: Callable[..., Any], tensors: int) -> Callable[..., Any]:
     return rule
 
 
-def _register_vmap(namespace: str) -> None:
+def _register_vmap(space: str) -> None:
     """Teach vmap the operators of one namespace; tables of radii cannot be mapped."""
-    ops = getattr(torch.ops, namespace)
+    ops = getattr(torch.ops, space)
     for op, tensors in (
         (ops.logpolar_sample_forward.default, 7),
         (ops.logpolar_sample_backward.default, 8),
@@ -151,35 +151,19 @@ if _load.has("_C"):
     torch.library.register_fake("saccade::logpolar_sample_backward", _sample_backward_fake)
     torch.library.register_fake("saccade::logpolar_inverse_forward", _inverse_forward_fake)
     torch.library.register_fake("saccade::logpolar_inverse_backward", _inverse_backward_fake)
-    _register_vmap("saccade")
-
-
-@functools.cache
-def _register_triton() -> None:
-    _register_vmap("saccade_triton")
-
-
-@constant
-def _triton_is_ready() -> bool:
-    _register_triton()
-    return True
-
-
-def _namespace(rung: str) -> Any:
-    if rung == "triton" and _triton_is_ready():
-        return torch.ops.saccade_triton
-    return torch.ops.saccade
+teach_vmap("logpolar", _register_vmap)
 
 
 def sample(rung: str, *arguments: Any) -> Tensor:
     """Run a kernel's forward without autograd."""
-    out: Tensor = _namespace(rung).logpolar_sample_forward.default(*arguments)
+    out: Tensor = namespace("logpolar", rung).logpolar_sample_forward.default(*arguments)
     return out
 
 
 def inverse(rung: str, *arguments: Any) -> tuple[Tensor, Tensor]:
     """Run a kernel's forward without autograd."""
-    result: tuple[Tensor, Tensor] = _namespace(rung).logpolar_inverse_forward.default(*arguments)
+    op = namespace("logpolar", rung).logpolar_inverse_forward.default
+    result: tuple[Tensor, Tensor] = op(*arguments)
     return result
 
 
@@ -203,7 +187,7 @@ class Sample(torch.autograd.Function):
     def backward(ctx: Any, grad_out: Tensor) -> tuple[Tensor | None, ...]:
         *static, rung = ctx.static
         needs = ctx.needs_input_grad[:5]
-        grads = _namespace(rung).logpolar_sample_backward.default(
+        grads = namespace("logpolar", rung).logpolar_sample_backward.default(
             grad_out, *ctx.saved_tensors, *static, any(needs[:2]), any(needs[2:])
         )
         wanted = (g if need else None for g, need in zip(grads, needs, strict=True))
@@ -231,7 +215,7 @@ class Inverse(torch.autograd.Function):
     def backward(ctx: Any, grad_out: Tensor, _: Tensor) -> tuple[Tensor | None, ...]:
         normalized, law, offset, mean, _, rung = ctx.static
         needs = ctx.needs_input_grad[:4]
-        grads = _namespace(rung).logpolar_inverse_backward.default(
+        grads = namespace("logpolar", rung).logpolar_inverse_backward.default(
             grad_out, *ctx.saved_tensors, normalized, law, offset, mean, needs[0], any(needs[1:])
         )
         wanted = (g if need else None for g, need in zip(grads, needs, strict=True))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -10,7 +9,7 @@ import torch
 from torch import Tensor
 
 from saccade import _load, reference
-from saccade.ops._select import constant
+from saccade.ops._kernels import namespace, teach_vmap
 
 # Where the heads are in every tensor argument and in every result, in the order of the schemas.
 _FORWARD_HEAD_AXES = (-2, -2, -2, 0, 2, 2)
@@ -83,9 +82,9 @@ def _vmap_rule(
     return rule
 
 
-def _register_vmap(namespace: str) -> None:
+def _register_vmap(space: str) -> None:
     """Teach vmap the operators of one namespace."""
-    ops = getattr(torch.ops, namespace)
+    ops = getattr(torch.ops, space)
     for op, head_axes, result_axes in (
         (ops.na_forward.default, _FORWARD_HEAD_AXES, _FORWARD_RESULT_AXES),
         (ops.na_backward.default, _BACKWARD_HEAD_AXES, _BACKWARD_RESULT_AXES),
@@ -96,29 +95,13 @@ def _register_vmap(namespace: str) -> None:
 if _load.has("_C"):
     torch.library.register_fake("saccade::na_forward", _forward_fake)
     torch.library.register_fake("saccade::na_backward", _backward_fake)
-    _register_vmap("saccade")
-
-
-@functools.cache
-def _register_triton() -> None:
-    _register_vmap("saccade_triton")
-
-
-@constant
-def _triton_is_ready() -> bool:
-    _register_triton()
-    return True
-
-
-def _namespace(rung: str) -> Any:
-    if rung == "triton" and _triton_is_ready():
-        return torch.ops.saccade_triton
-    return torch.ops.saccade
+teach_vmap("neighborhood_attention", _register_vmap)
 
 
 def call(rung: str, *arguments: Any) -> tuple[Tensor, Tensor]:
     """Run a kernel's forward without autograd."""
-    result: tuple[Tensor, Tensor] = _namespace(rung).na_forward.default(*arguments)
+    op = namespace("neighborhood_attention", rung).na_forward.default
+    result: tuple[Tensor, Tensor] = op(*arguments)
     return result
 
 
@@ -154,7 +137,7 @@ class AttentionBackward(torch.autograd.Function):
 
     @staticmethod
     def forward(*arguments: Any) -> tuple[Tensor, ...]:
-        op = _namespace(arguments[-1]).na_backward.default
+        op = namespace("neighborhood_attention", arguments[-1]).na_backward.default
         grads: tuple[Tensor, ...] = op(*arguments[:-1])
         return grads
 

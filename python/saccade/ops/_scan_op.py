@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeAlias
@@ -11,12 +10,12 @@ import torch
 from torch import Tensor
 
 from saccade import _load, reference
-from saccade.ops._select import constant
+from saccade.ops._kernels import namespace, teach_vmap, wanted
 
 # Steps between the states that a kernel saves for its backward pass. A state of SSD is a matrix a
 # head: kept less often.
 CHUNK = {"cpu": 32, "cuda": 16, "triton": 16}
-SSD_CHUNK = {"cpu": 32, "cuda": 64, "triton": 64}
+SSD_CHUNK = {"cpu": 64, "cuda": 64, "triton": 64}
 
 Axis: TypeAlias = int | dict[int, int] | None
 
@@ -182,8 +181,8 @@ def _vmap_rule(
     return rule
 
 
-def _register_vmap(namespace: str) -> None:
-    ops = getattr(torch.ops, namespace)
+def _register_vmap(space: str) -> None:
+    ops = getattr(torch.ops, space)
     for name, operator in OPERATORS.items():
         forward = getattr(ops, f"{name}_forward").default
         backward = getattr(ops, f"{name}_backward").default
@@ -202,25 +201,11 @@ def _register_vmap(namespace: str) -> None:
 if _load.has("_C"):
     for _name, _fake in FAKES.items():
         torch.library.register_fake(f"saccade::{_name}", _fake)
-    _register_vmap("saccade")
-
-
-@functools.cache
-def _register_triton() -> None:
-    _register_vmap("saccade_triton")
-
-
-@constant
-def _triton_is_ready() -> bool:
-    _register_triton()
-    return True
+teach_vmap("scan", _register_vmap)
 
 
 def _kernel(rung: str, name: str) -> Callable[..., Any]:
-    namespace = torch.ops.saccade
-    if rung == "triton" and _triton_is_ready():
-        namespace = torch.ops.saccade_triton
-    kernel: Callable[..., Any] = getattr(namespace, name).default
+    kernel: Callable[..., Any] = getattr(namespace("scan", rung), name).default
     return kernel
 
 
@@ -244,7 +229,7 @@ def run(operator: str, rung: str, tensors: Sequence[Tensor | None], *static: Any
     if rung == "reference":
         results = _results(operator, *tensors, *static)
         return results if len(results) > 1 else results[0]
-    if torch.is_grad_enabled() and any(t is not None and t.requires_grad for t in tensors):
+    if wanted(*tensors):
         if torch.compiler.is_dynamo_compiling():
             # Dynamo refuses one tensor in two places
             tensors = [None if t is None else t.view_as(t) for t in tensors]
@@ -276,14 +261,20 @@ class Recurrence(torch.autograd.Function):
         saved = output[2:]
         if saved:
             ctx.mark_non_differentiable(*saved)
+        # zeros for the saved states, which nobody reads, would cost as much as writing those
+        ctx.set_materialize_grads(False)
+        ctx.results = [(result.shape, result.dtype) for result in output[: 2 if spec.saves else 1]]
         ctx.save_for_backward(*tensors, *saved)
 
     @staticmethod
-    def backward(ctx: Any, *grad_results: Tensor) -> tuple[Tensor | None, ...]:
+    def backward(ctx: Any, *given: Tensor | None) -> tuple[Tensor | None, ...]:
         spec = OPERATORS[ctx.operator]
-        grad_results = grad_results[: 2 if spec.saves else 1]
         # read once: activation checkpointing gives every saved tensor out a single time
         saved = ctx.saved_tensors
+        grad_results = [
+            saved[0].new_zeros(shape, dtype=dtype) if grad is None else grad
+            for grad, (shape, dtype) in zip(given, ctx.results, strict=False)
+        ]
         arguments = (ctx.operator, ctx.rung, *grad_results, *saved, *ctx.static)
         # the second Function costs a graph node and memory: only create_graph=True needs it
         apply = RecurrenceBackward.apply if torch.is_grad_enabled() else RecurrenceBackward.forward

@@ -10,6 +10,7 @@ from torch.nn import functional as F
 
 from saccade import _load, reference
 from saccade.ops import _checks
+from saccade.ops._kernels import wanted
 from saccade.reference.spiking import unpack_spikes
 
 
@@ -113,7 +114,7 @@ def spike_linear(spikes: Tensor, weight: Tensor, bias: Tensor | None = None) -> 
     rows = spikes.reshape(-1, packed)
     if spikes.device.type not in ("cpu", "meta") or not _load.has("_C"):
         out = reference.spike_linear(rows, weight, bias)
-    elif torch.is_grad_enabled() and any(t is not None and t.requires_grad for t in (weight, bias)):
+    elif wanted(weight, bias):
         out = _SpikeLinear.apply(rows, weight, bias)
     else:
         out = torch.ops.saccade.spike_linear.default(rows, weight, bias)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -10,7 +9,8 @@ import torch
 from torch import Tensor
 
 from saccade import _load, reference
-from saccade.ops._select import constant, with_signature
+from saccade.ops._kernels import namespace, teach_vmap
+from saccade.ops._select import with_signature
 from saccade.reference.spiking import BIT_SPIKES, BYTE_SPIKES, FLOAT_SPIKES, state_dtype
 
 INPUTS = 7
@@ -138,9 +138,9 @@ def _backward_rule(op: Callable[..., tuple[Tensor, ...]]) -> Callable[..., Any]:
     return rule
 
 
-def _register_vmap(namespace: str) -> None:
+def _register_vmap(space: str) -> None:
     """Teach vmap the operators of one namespace."""
-    ops = getattr(torch.ops, namespace)
+    ops = getattr(torch.ops, space)
     forward, backward = ops.lif_forward.default, ops.lif_backward.default
     torch.library.register_vmap(forward, _forward_rule(forward))
     torch.library.register_vmap(backward, _backward_rule(backward))
@@ -149,29 +149,13 @@ def _register_vmap(namespace: str) -> None:
 if _load.has("_C"):
     torch.library.register_fake("saccade::lif_forward", _forward_fake)
     torch.library.register_fake("saccade::lif_backward", _backward_fake)
-    _register_vmap("saccade")
-
-
-@functools.cache
-def _register_triton() -> None:
-    _register_vmap("saccade_triton")
-
-
-@constant
-def _triton_is_ready() -> bool:
-    _register_triton()
-    return True
-
-
-def _namespace(rung: str) -> Any:
-    if rung == "triton" and _triton_is_ready():
-        return torch.ops.saccade_triton
-    return torch.ops.saccade
+teach_vmap("spiking", _register_vmap)
 
 
 def call(rung: str, *arguments: Any) -> tuple[Tensor, Tensor, Tensor]:
     """Run a kernel's forward without autograd."""
-    result: tuple[Tensor, Tensor, Tensor] = _namespace(rung).lif_forward.default(*arguments)
+    op = namespace("spiking", rung).lif_forward.default
+    result: tuple[Tensor, Tensor, Tensor] = op(*arguments)
     return result
 
 
@@ -225,7 +209,7 @@ class LifBackward(torch.autograd.Function):
     @staticmethod
     @with_signature
     def forward(*arguments: Any) -> tuple[Tensor, ...]:
-        op = _namespace(arguments[-1]).lif_backward.default
+        op = namespace("spiking", arguments[-1]).lif_backward.default
         grads: tuple[Tensor, ...] = op(*arguments[:-1])
         return grads
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any, cast
 
 import torch
@@ -10,6 +10,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from saccade import _load, reference
+from saccade.ops._kernels import fold_batch, namespace, teach_vmap
 from saccade.reference import transport as _reference
 
 
@@ -52,30 +53,10 @@ FAKES: dict[str, Callable[..., Any]] = {
 }
 
 
-def _vmap_rule(op: Callable[..., Any]) -> Callable[..., Any]:
-    """Fold the mapped axis into the batch, which is the first axis of every tensor."""
-
-    def rule(info: Any, in_dims: Sequence[int | None], *args: Any) -> tuple[Any, Any]:
-        size = info.batch_size
-
-        def fold(given: Any, mapped: int | None) -> Any:
-            if not isinstance(given, Tensor):
-                return given
-            if mapped is None:
-                given, mapped = given.expand(size, *given.shape), 0
-            return given.movedim(mapped, 0).flatten(0, 1)
-
-        results = op(*(fold(a, d) for a, d in zip(args, in_dims, strict=True)))
-        return tuple(r.unflatten(0, (size, -1)) for r in results), (0,) * len(results)
-
-    return rule
-
-
 if _load.has("_C"):
     for _name, _fake in FAKES.items():
         torch.library.register_fake(f"saccade::{_name}", _fake)
-        _op = getattr(torch.ops.saccade, _name).default
-        torch.library.register_vmap(_op, _vmap_rule(_op))
+teach_vmap("transport", fold_batch(FAKES))
 
 
 def _reference_forward(
@@ -112,13 +93,8 @@ def kernel(rung: str, name: str) -> Callable[..., Any]:
     """The operator of a rung, without autograd."""
     if rung == "reference":
         return _REFERENCE[name]
-    op: Callable[..., Any] = getattr(torch.ops.saccade, name).default
+    op: Callable[..., Any] = getattr(namespace("transport", rung), name).default
     return op
-
-
-def wanted(*tensors: Tensor | None) -> bool:
-    """Whether anybody may ask for a gradient."""
-    return torch.is_grad_enabled() and any(t is not None and t.requires_grad for t in tensors)
 
 
 class Plan(torch.autograd.Function):

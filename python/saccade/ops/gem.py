@@ -12,7 +12,8 @@ from torch import Tensor
 from saccade import _load, reference
 from saccade.ops import _checks
 from saccade.ops import _gem_checks as _arguments
-from saccade.ops._gem_op import Projection, kernel, wanted
+from saccade.ops._gem_op import Projection, kernel
+from saccade.ops._kernels import wanted
 from saccade.ops._select import (
     cuda_obstacle,
     offer,

@@ -18,6 +18,7 @@ from saccade.ops._kan_op import (
     reference_forward,
     reference_options,
 )
+from saccade.ops._kernels import wanted
 from saccade.ops._select import cuda_obstacle, offer, select_reverse_mode, triton_obstacle
 from saccade.reference import kan as reference
 
@@ -199,7 +200,7 @@ def kan_linear(
     # there is nothing to launch on an empty batch
     if rung == "reference" or 0 in (*rows.shape, *weight.shape):
         y = reference_forward(*arguments)
-    elif torch.is_grad_enabled() and any(t is not None and t.requires_grad for t in arguments[:6]):
+    elif wanted(*arguments[:6]):
         y = KanLinear.apply(*arguments, rung)
     else:
         y = call(rung, *arguments)

@@ -12,6 +12,7 @@ from saccade import _load, reference
 from saccade.ops import _checks
 from saccade.ops import _logpolar_checks as _arguments
 from saccade.ops import _logpolar_radii as _radii
+from saccade.ops._kernels import wanted
 from saccade.ops._logpolar_op import Inverse, Sample, compute_dtype, inverse, sample
 from saccade.ops._select import cuda_obstacle, offer, select_reverse_mode, triton_obstacle
 from saccade.reference.logpolar import MIP, pyramid
@@ -147,7 +148,7 @@ def logpolar_sample(
     static = (rays, units == "normalized", padding, filtering)
     if rung == "reference":
         out = reference.logpolar_sample(*tensors, *static)
-    elif _wants_gradient(tensors):
+    elif wanted(*tensors):
         out = Sample.apply(*tensors, *static, rung)
     else:
         out = sample(rung, *tensors, *static)
@@ -247,12 +248,8 @@ def logpolar_inverse(
     static: tuple[Any, ...] = (height, width, units == "normalized", code, offset, mean, fill)
     if rung == "reference":
         out, _ = reference.logpolar_inverse(*tensors, *static)
-    elif _wants_gradient(tensors):
+    elif wanted(*tensors):
         out, _ = Inverse.apply(*tensors, *static, rung)
     else:
         out, _ = inverse(rung, *tensors, *static)
     return out
-
-
-def _wants_gradient(tensors: tuple[Any, ...]) -> bool:
-    return torch.is_grad_enabled() and any(t is not None and t.requires_grad for t in tensors)

@@ -12,6 +12,7 @@ from saccade import _load, reference
 from saccade.ops import _checks
 from saccade.ops import _neighborhood_attention_checks as _arguments
 from saccade.ops._autocast import autocast
+from saccade.ops._kernels import wanted
 from saccade.ops._neighborhood_attention_op import Attention, accumulation_dtype, call
 from saccade.ops._select import cuda_obstacle, offer, select_reverse_mode, triton_obstacle
 
@@ -183,7 +184,7 @@ def neighborhood_attention(
         out, lse = reference.neighborhood_attention(
             *tensors[:3], kernel, steps, gaps, causal, scale, *tensors[3:]
         )
-    elif torch.is_grad_enabled() and any(t is not None and t.requires_grad for t in tensors):
+    elif wanted(*tensors):
         if torch.compiler.is_dynamo_compiling():
             # Dynamo refuses one tensor in two places, and query may be key
             tensors = tuple(None if t is None else t.view_as(t) for t in tensors)

@@ -12,6 +12,7 @@ from torch import Tensor
 from saccade import _load, reference
 from saccade.ops import _checks
 from saccade.ops import _spiking_checks as _arguments
+from saccade.ops._kernels import wanted
 from saccade.ops._select import cuda_obstacle, offer, select_reverse_mode, triton_obstacle
 from saccade.ops._spiking_op import Lif, call
 from saccade.reference.spiking import BIT_SPIKES, DECAY_INPUT, INTEGRATE, LEAK
@@ -329,7 +330,7 @@ def _run(
     )
     if rung == "reference":
         spikes, v_last, v_seq = reference.lif(*tensors, *arguments)
-    elif torch.is_grad_enabled() and any(t is not None and t.requires_grad for t in tensors):
+    elif wanted(*tensors):
         if torch.compiler.is_dynamo_compiling():
             # Dynamo refuses one tensor in two places, and weight may be bias
             tensors = tuple(None if t is None else t.view_as(t) for t in tensors)

@@ -11,8 +11,9 @@ from torch.autograd import forward_ad
 
 from saccade import _load, reference
 from saccade.ops import _transport_checks as _arguments
-from saccade.ops._select import cuda_obstacle, offer, select_reverse_mode
-from saccade.ops._transport_op import Plan, PointPotentials, kernel, wanted
+from saccade.ops._kernels import wanted
+from saccade.ops._select import cuda_obstacle, offer, select_reverse_mode, triton_obstacle
+from saccade.ops._transport_op import Plan, PointPotentials, kernel
 from saccade.ops._transport_result import OTResult
 
 __all__ = ["OTResult", "sinkhorn", "sinkhorn_divergence", "sinkhorn_points"]
@@ -27,12 +28,20 @@ def _cpu(cost: Tensor) -> str | None:
 def _cuda(cost: Tensor) -> str | None:
     if obstacle := cuda_obstacle(cost):
         return obstacle
+    return _too_wide(cost)
+
+
+def _triton(cost: Tensor) -> str | None:
+    return triton_obstacle("transport", cost) or _too_wide(cost)
+
+
+def _too_wide(cost: Tensor) -> str | None:
     if cost.dtype == torch.float64:
         return "the GPU kernels compute in float32, float64 needs the reference"
     return None
 
 
-offer("transport", cpu=_cpu, cuda=_cuda)
+offer("transport", cpu=_cpu, cuda=_cuda, triton=_triton)
 
 
 def sinkhorn(
@@ -84,18 +93,19 @@ def sinkhorn(
         mask: bool [..., n, m], False forbids a pair. A row or column without any pair takes no
             part, whatever its weight: problems of different sizes in one batch.
         backend: "auto" takes the fastest rung that can run on cost (:func:`saccade.ops.explain`);
-            "cpu", "cuda" and "reference" are taken or refused, never replaced.
+            "cpu", "cuda", "triton" and "reference" are taken or refused, never replaced.
 
     Returns:
         :class:`OTResult`. plan has the type of cost; f, g, value, value_linear and err are float32,
         or float64 for float64. With both sides balanced f and g are unique up to a constant. A NaN
-        makes all of its problem NaN, with status 3; a balanced row that reaches nobody, or totals
-        that differ, give status 2.
+        makes all of its problem NaN, with status 3; a balanced row that reaches nobody gives
+        status 2. Where weights are not looked at (see Raises), totals that differ give 2 and a
+        negative weight 3.
 
     Raises:
         TypeError: an argument has the wrong type.
-        ValueError: shapes, types, devices or values do not fit together; totals of a and b that
-            differ, where the tensors are on the CPU and not traced.
+        ValueError: shapes, types, devices or values do not fit together; on the CPU and not traced,
+            a weight that is negative, or balanced totals of a and b that differ.
         NotImplementedError: sparse and nested tensors; forward-mode derivatives or "unroll" with a
             forced backend.
         RuntimeError: the forced backend cannot run.

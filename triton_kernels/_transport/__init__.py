@@ -1,0 +1,1 @@
+"""Kernels of entropic transport; `saccade.triton_kernels.transport` calls them."""
