@@ -14,6 +14,7 @@ from saccade.bench._machine import Floor, environment
 from saccade.bench._memory import Memory, MemoryUnavailableError, Request, measure
 from saccade.bench._report import Report, Row
 from saccade.bench._suite import (
+    FORWARD,
     TRAINING,
     Case,
     Function,
@@ -144,9 +145,8 @@ class _Bench:
             first = (str(error).strip().splitlines() or ["no message"])[0]
             row.status, row.note = "failed", f"{type(error).__name__}: {first}"
             return row
-        verdict = judge(
-            results, problem.truth[phase], self.suite.tolerance(self.device, self.dtype)
-        )
+        allowed = self.suite.allowed_error(problem.case, self.device, self.dtype)
+        verdict = judge(results, problem.truth[phase], allowed)
         row.error, row.tolerance = verdict.error, verdict.tolerance
         if not verdict.passed:
             if peer is self.ours:
@@ -218,6 +218,9 @@ def run(suite: Suite, options: Options, say: Say = _silent) -> Report:
         QUICK if options.quick else options.budget,
         say,
     )
+    refusals = {case.name: bench.ours.refusal(case, FORWARD, device) for case in cases}
+    cases = tuple(case for case in cases if refusals[case.name] is None)
+    notes = [f"{name} is left out: ours {why}" for name, why in refusals.items() if why]
     floor, rows = Floor(device, dtype), []
     threads_before = torch.get_num_threads()
     torch.set_num_threads(options.threads)
@@ -233,11 +236,11 @@ def run(suite: Suite, options: Options, say: Say = _silent) -> Report:
     finally:
         torch.set_num_threads(threads_before)
     memory: list[Memory] = []
-    notes: list[str] = []
     if options.memory:
-        memory, notes = _measure_memory(
+        memory, failures = _measure_memory(
             rows, suite, options, bench.ours.name if options.quick else None, say
         )
+        notes += failures
     if facts["load"] and facts["load"][0] > facts["cores"] / 2:
         notes.append(
             f"the load average was {facts['load'][0]:.1f} on {facts['cores']} cores: "

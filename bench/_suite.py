@@ -9,6 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+import saccade
+
 FORWARD = "forward"
 TRAINING = "forward+backward"
 PASSES = (FORWARD, TRAINING)
@@ -44,7 +46,8 @@ class Case:
 
     `draw` makes a tensor of a name from numbers of N(0, 1), which are what it is by default; one of
     an integer type keeps it. The training step asks for no gradient of the `constants`, and a case
-    whose `work` names the forward alone has none.
+    whose `work` names the forward alone has none. `tolerance` is what the gate allows where the
+    suite's is not meant.
     """
 
     name: str
@@ -54,6 +57,7 @@ class Case:
     work: Mapping[str, Work]
     draw: Callable[[str, Tensor], Tensor] = _as_drawn
     constants: tuple[str, ...] = ()
+    tolerance: float | None = None
 
     def inputs(self, device: torch.device, dtype: torch.dtype, seed: int = 0) -> Inputs:
         """Draw the tensors; the same seed gives the same numbers on every device."""
@@ -88,6 +92,21 @@ class Peer:
             UnsupportedError: only now it turned out that the case cannot run.
         """
         raise NotImplementedError
+
+
+class Ours(Peer):
+    """The operator itself, on a backend; "auto" is what users get."""
+
+    name = "saccade"
+
+    def __init__(self, backend: str = "auto") -> None:
+        self.backend = backend
+
+    def version(self) -> str:
+        """The package and its release."""
+        return f"saccade {saccade.__version__}" + (
+            "" if self.backend == "auto" else f" ({self.backend})"
+        )
 
 
 @dataclass(frozen=True)
@@ -126,6 +145,10 @@ class Suite:
     tolerance: Callable[[torch.device, torch.dtype], float]
     speed_targets: tuple[SpeedTarget, ...] = field(default=())
     memory_targets: tuple[MemoryTarget, ...] = field(default=())
+
+    def allowed_error(self, case: Case, device: torch.device, dtype: torch.dtype) -> float:
+        """What the gate allows, relative to the largest entry of a tensor."""
+        return self.tolerance(device, dtype) if case.tolerance is None else case.tolerance
 
     def select_cases(self, names: tuple[str, ...] | None) -> tuple[Case, ...]:
         """Return the cases of these names; None the default ones, ("all",) every one.

@@ -6,23 +6,12 @@ import torch
 from torch import Tensor
 
 import saccade
-from saccade.bench._suite import FORWARD, Case, Function, Inputs, Peer, SpeedTarget, Suite, Work
+from saccade.bench._suite import FORWARD, Case, Function, Inputs, Ours, SpeedTarget, Suite, Work
 from saccade.bench.peers.gem import PEERS
 
 
-class Saccade(Peer):
+class Saccade(Ours):
     """The operator itself, on a backend; "auto" is what users get."""
-
-    name = "saccade"
-
-    def __init__(self, backend: str = "auto") -> None:
-        self.backend = backend
-
-    def version(self) -> str:
-        """The package and its release."""
-        return f"saccade {saccade.__version__}" + (
-            "" if self.backend == "auto" else f" ({self.backend})"
-        )
 
     def prepare(self, case: Case, inputs: Inputs) -> Function:
         """Bind the arguments."""

@@ -15,7 +15,7 @@ from saccade.bench._suite import (
     Case,
     Function,
     Inputs,
-    Peer,
+    Ours,
     SpeedTarget,
     Suite,
     Work,
@@ -23,19 +23,8 @@ from saccade.bench._suite import (
 from saccade.bench.peers.kan import PEERS
 
 
-class Saccade(Peer):
+class Saccade(Ours):
     """The operator itself, on a backend; "auto" is what users get."""
-
-    name = "saccade"
-
-    def __init__(self, backend: str = "auto") -> None:
-        self.backend = backend
-
-    def version(self) -> str:
-        """The package and its release."""
-        return f"saccade {saccade.__version__}" + (
-            "" if self.backend == "auto" else f" ({self.backend})"
-        )
 
     def prepare(self, case: Case, inputs: Inputs) -> Function:
         """Bind the arguments."""

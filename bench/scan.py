@@ -15,7 +15,7 @@ from saccade.bench._suite import (
     Function,
     Inputs,
     MemoryTarget,
-    Peer,
+    Ours,
     SpeedTarget,
     Suite,
     Work,
@@ -26,19 +26,8 @@ from saccade.bench.peers.scan import CONV, PEERS, SELECTIVE, SSD
 EXP = 16.0
 
 
-class Saccade(Peer):
+class Saccade(Ours):
     """The operators themselves, on a backend; "auto" is what users get."""
-
-    name = "saccade"
-
-    def __init__(self, backend: str = "auto") -> None:
-        self.backend = backend
-
-    def version(self) -> str:
-        """The package and its release."""
-        return f"saccade {saccade.__version__}" + (
-            "" if self.backend == "auto" else f" ({self.backend})"
-        )
 
     def prepare(self, case: Case, inputs: Inputs) -> Function:
         """Bind the arguments."""

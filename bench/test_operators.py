@@ -28,8 +28,11 @@ def test_operator(benchmark: Any, operator: str, case_name: str, phase: str, dev
         pytest.skip("torch finds no CUDA device")
     suite = saccade.bench.load(operator)
     (case,) = suite.select_cases((case_name,))
+    ours = suite.ours("auto")
+    if reason := ours.refusal(case, phase, torch.device(device)):
+        pytest.skip(reason)
     inputs = case.inputs(torch.device(device), torch.float32)
-    function = suite.ours("auto").prepare(case, inputs)
+    function = ours.prepare(case, inputs)
     cotangents, leaves = draw_cotangents(function, inputs), require_grad(inputs, case.constants)
 
     def call() -> None:

@@ -1,7 +1,9 @@
-"""Benchmark of optimal transport: entropic plans with and without gradients, and points."""
+"""Benchmark of optimal transport: entropic plans, their gradients, points, exact solvers."""
 
 from __future__ import annotations
 
+import math
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -14,7 +16,7 @@ from saccade.bench._suite import (
     Case,
     Function,
     Inputs,
-    Peer,
+    Ours,
     SpeedTarget,
     Suite,
     Work,
@@ -24,22 +26,20 @@ from saccade.bench.peers.transport import PEERS
 SWEEPS = 100
 
 
-class Saccade(Peer):
+class Saccade(Ours):
     """The operator itself, on a backend; "auto" is what users get."""
 
-    name = "saccade"
-
-    def __init__(self, backend: str = "auto") -> None:
-        self.backend = backend
-
-    def version(self) -> str:
-        """The package and its release."""
-        return f"saccade {saccade.__version__}" + (
-            "" if self.backend == "auto" else f" ({self.backend})"
-        )
+    def refusal(self, case: Case, phase: str, device: torch.device) -> str | None:
+        """Say that one problem has no kernel for GPUs."""
+        on_gpu = device.type != "cpu" and case.kwargs["problem"] == "emd"
+        return "runs on the CPU" if on_gpu else None
 
     def prepare(self, case: Case, inputs: Inputs) -> Function:
         """Bind the arguments."""
+        if case.kwargs["problem"] == "assignment":
+            return lambda x: saccade.ops.assignment(x["cost"], backend=self.backend).cost
+        if case.kwargs["problem"] == "emd":
+            return lambda x: saccade.ops.emd(**x, backend=self.backend).value
         options: dict[str, Any] = {
             "eps": case.kwargs["eps"], "max_iter": SWEEPS, "backend": self.backend,
         }  # fmt: skip
@@ -91,13 +91,63 @@ def make_points(name: str, origin: str, n: int, dim: int) -> Case:
     )
 
 
+def _draw_exact(kind: str) -> Callable[[str, Tensor], Tensor]:
+    """Costs that are uniform, whole numbers, or squared distances of points; weights of sum 1."""
+
+    def draw(name: str, normal: Tensor) -> Tensor:
+        if name != "cost":
+            return (normal.abs() + 0.1) / (normal.abs() + 0.1).sum()
+        if kind == "integers":
+            return (1000 * torch.special.ndtr(normal)).floor()
+        if kind == "points":
+            x, y = normal[..., :2], normal.mT[..., 2:4]
+            return (x.unsqueeze(-2) - y.unsqueeze(-3)).square().sum(-1)
+        return torch.special.ndtr(normal)
+
+    return draw
+
+
+def make_exact(
+    name: str,
+    origin: str,
+    problem: str,
+    shape: tuple[int, ...],
+    kind: str = "uniform",
+    weighted: bool = False,
+) -> Case:
+    """An assignment or a transport problem, one or a batch.
+
+    Work: every cost is read once, which is all that the sizes determine. Equal means that the
+    least totals are.
+    """
+    *batch, n, m = shape
+    shapes: dict[str, tuple[int, ...]] = {"cost": shape}
+    if weighted:
+        shapes |= {"a": (*batch, n), "b": (*batch, m)}
+    work = {FORWARD: Work(0.0, float(math.prod(shape)))}
+    kwargs = {"problem": problem, "costs": kind}
+    return Case(name, origin, shapes, kwargs, work, _draw_exact(kind), tolerance=1e-6)
+
+
 CASES = (
     make_plan("n512", "one plan, 512 x 512", (512, 512), training=True),
     make_plan("batch64", "64 plans, 64 x 64", (64, 64, 64), training=True),
     make_plan("n128", "one plan, 128 x 128", (128, 128), training=True),
     make_plan("n1024", "one plan, 1024 x 1024", (1024, 1024)),
     make_points("points1k", "two clouds of 1000 points in 64 dimensions", 1000, 64),
+    make_exact("lap64", "256 assignments, 64 x 64", "assignment", (256, 64, 64)),
+    make_exact("lap1024", "one assignment, 1024 x 1024", "assignment", (1024, 1024)),
+    make_exact(
+        "lap1024-integers", "whole numbers below 1000", "assignment", (1024, 1024), "integers"
+    ),
+    make_exact(
+        "lap1024-points", "squared distances in the plane", "assignment", (1024, 1024), "points"
+    ),
+    make_exact("emd256", "uniform weights, 256 x 256", "emd", (256, 256)),
+    make_exact("emd256-weights", "other weights", "emd", (256, 300), weighted=True),
 )
+EXACT = tuple(case.name for case in CASES if case.kwargs["problem"] in ("assignment", "emd"))
+LAPX = ("lapx", "lapx-float32")
 
 # The largest error allowed, relative to the largest entry; peers update the sides in another order.
 TOLERANCE = {torch.float32: 2e-4, torch.float16: 1e-2, torch.bfloat16: 8e-2}
@@ -111,11 +161,11 @@ def tolerance(device: torch.device, dtype: torch.dtype) -> float:
 SUITE = Suite(
     operator="transport",
     cases=CASES,
-    default_cases=("n512", "batch64"),
+    default_cases=("n512", "batch64", *EXACT),
     small=make_plan("small", "warm-up and tests", (2, 9, 11), training=True),
     ours=Saccade,
     peers=PEERS,
-    quick_peers=("torch-log", "pot-log", "pot-batch-log"),
+    quick_peers=("torch-log", "pot-log", "pot-batch-log", "pot-emd", "lapx"),
     truth=Saccade("reference"),
     tolerance=tolerance,
     speed_targets=(
@@ -123,5 +173,10 @@ SUITE = Suite(
         SpeedTarget("n512", TRAINING, ("pot-log",), 8.0),
         SpeedTarget("batch64", FORWARD, ("pot-batch-log",), 10.0),
         SpeedTarget("batch64", TRAINING, ("pot-batch-log",), 8.0),
+        SpeedTarget("lap64", FORWARD, LAPX, 2.0),
+        SpeedTarget("lap1024", FORWARD, LAPX, 1.0),
+        SpeedTarget("lap1024-integers", FORWARD, LAPX, 1.0),
+        SpeedTarget("lap1024-points", FORWARD, LAPX, 1.0),
+        SpeedTarget("emd256", FORWARD, ("pot-emd",), 2.0),
     ),
 )

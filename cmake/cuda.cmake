@@ -61,7 +61,7 @@ if(CCACHE)
 endif()
 set(CMAKE_CUDA_FLAGS_RELEASE "-O3 -DNDEBUG")
 
-file(GLOB cuda_sources CONFIGURE_DEPENDS csrc/*/*.cu csrc/*/bind.cpp)
+file(GLOB cuda_sources CONFIGURE_DEPENDS csrc/*/*.cu csrc/*/bind.cpp csrc/*/program.cpp)
 add_library(_C_cuda MODULE ${cuda_sources})
 target_link_libraries(_C_cuda PRIVATE saccade_options torch_stable)
 # libtorch.so stands for libtorch_cuda.so where torch has CUDA, and for libtorch_cpu.so elsewhere. libstdc++ goes first:

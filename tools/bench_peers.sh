@@ -6,7 +6,7 @@ set -euo pipefail
 cd "$(dirname "$0")/.."
 
 PEERS=(
-  kornia==0.9.0 kornia_rs==0.2.0 mambapy==1.2.0 natten==0.21.7 opencv-python-headless==5.0.0.93 qpsolvers==4.13.0
+  kornia==0.9.0 kornia_rs==0.2.0 lapx==0.11.1 mambapy==1.2.0 natten==0.21.7 opencv-python-headless==5.0.0.93 qpsolvers==4.13.0
   spikingjelly==2.0.0 snntorch==1.0.0 loguru==0.7.3
   qulacs==0.6.14 qiskit-aer==0.18.2 pennylane==0.45.1 pennylane-lightning==0.45.0 autograd==1.9.1 autoray==0.11.0 appdirs
   cachetools diastatic-malt tomlkit psutil python-dateutil six

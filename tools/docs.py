@@ -32,12 +32,10 @@ _REGION = re.compile(r"(<!-- (\w+)(?: ([^\n>]*?))?:begin -->\n).*?(<!-- \2:end -
 
 
 def speed(_: str, page: Path) -> str:
-    """The speed table of every operator, device and type."""
-    parts = []
-    for result in tables.kept_results():
-        parts += [f"`{result['operator']}` on {results.where(result)}", results.speed(result)]
-        parts += [f"Note: {note}." for note in result["notes"]]
-    return "\n\n".join(parts) or NO_RESULT
+    """All kept results of operators in one table, and the machines they are of."""
+    kept = tables.kept_results()
+    machines = sorted({results.machine(result) for result in kept})
+    return f"{results.brief(kept)}\n\nOn {'; '.join(machines)}." if kept else NO_RESULT
 
 
 def models(_: str, page: Path) -> str:
@@ -90,6 +88,7 @@ def rungs(word: str, page: Path) -> str:
 
 REGIONS: dict[str, Callable[[str, Path], str]] = {
     "operators": lambda _, page: tables.operators(_prefix(page)),
+    "brief": lambda _, page: tables.operators_brief(_prefix(page)),
     "systems": lambda _, page: tables.systems(_prefix(page)),
     "speed": speed,
     "models": models,

@@ -64,6 +64,17 @@ HOT: tuple[Hot, ...] = (
         ("scan_device", kernel, "I.*Li4E")
         for kernel in ("convolution_kernel", "convolution_backward_kernel")
     ),
+    *(("transport", "assignment_kernel", f"IfLi{threads}E") for threads in (32, 256)),
+    *(
+        ("statevector", kernel, f"I{kind}E")
+        for kernel in (
+            "backward_kernel",
+            "forward_kernel",
+            "observe_backward_kernel",
+            "observe_kernel",
+        )
+        for kind in "fd"
+    ),
     *(
         ("transport", "pass_kernel", f"INS0_{rows}E.*UpdatePass")
         for rows in ("10MatrixRows", "13MatrixColumns", "9PointRows")

@@ -1,7 +1,9 @@
-"""Other ways to an entropic plan: POT on torch tensors, and the loop that papers print.
+"""Other ways to a plan: POT on torch tensors, the loop that papers print, and exact solvers.
 
-All make 100 sweeps without a test of convergence. Gradients of POT are those of the unrolled loop,
-which is the only way that it differentiates a plan.
+Entropic ones make 100 sweeps without a test of convergence. Gradients of POT are those of the
+unrolled loop, which is the only way that it differentiates a plan. The exact solvers of POT, lapx
+and scipy take numpy arrays, which share the tensors' memory; a batch is a loop unless its name
+says otherwise.
 """
 
 from __future__ import annotations
@@ -11,6 +13,7 @@ import math
 import warnings
 from importlib import metadata
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -30,7 +33,7 @@ class TorchLog(Peer):
 
     def refusal(self, case: Case, phase: str, device: torch.device) -> str | None:
         """Say what this peer lacks."""
-        return None if case.kwargs["problem"] == "plan" else "forms the cost"
+        return None if case.kwargs["problem"] == "plan" else "computes plans alone"
 
     def prepare(self, case: Case, inputs: Inputs) -> Function:
         """Nothing depends on sizes."""
@@ -167,4 +170,131 @@ class PotPoints(_Pot):
         return value
 
 
-PEERS: tuple[Peer, ...] = (TorchLog(), PotLog(), PotKernel(), PotBatchLog(), PotPoints())
+class PotEmd(_Pot):
+    """ot.emd, a network simplex in float64."""
+
+    name = "pot-emd"
+    problem = "emd"
+
+    def refusal(self, case: Case, phase: str, device: torch.device) -> str | None:
+        """Say what this peer lacks."""
+        return super().refusal(case, phase, device) if device.type == "cpu" else "runs on the CPU"
+
+    def prepare(self, case: Case, inputs: Inputs) -> Function:
+        """Nothing depends on sizes."""
+        import ot
+
+        def value(x: Inputs) -> Tensor:
+            cost, a, b = (x[k].double().numpy() if k in x else [] for k in ("cost", "a", "b"))
+            _, log = ot.emd(a, b, cost, numItermax=10_000_000, log=True)
+            return torch.as_tensor(log["cost"])
+
+        return value
+
+
+class _Matching(Peer):
+    """A peer that solves one assignment of numpy arrays at a time."""
+
+    package, module = "lapx", "lap"
+
+    def version(self) -> str:
+        """The package and its release."""
+        if importlib.util.find_spec(self.module) is None:
+            return self.package
+        return f"{self.package} {metadata.version(self.package)}"
+
+    def refusal(self, case: Case, phase: str, device: torch.device) -> str | None:
+        """Say what this peer lacks."""
+        if importlib.util.find_spec(self.module) is None:
+            return f"{self.package} is not installed"
+        if device.type != "cpu":
+            return "runs on the CPU"
+        return None if case.kwargs["problem"] == "assignment" else "computes assignments alone"
+
+    def total(self, cost: np.ndarray) -> float:
+        """The total of the best matching."""
+        raise NotImplementedError
+
+    def prepare(self, case: Case, inputs: Inputs) -> Function:
+        """Nothing depends on sizes."""
+
+        def totals(x: Inputs) -> Tensor:
+            cost = x["cost"].float().numpy() if x["cost"].itemsize < 4 else x["cost"].numpy()
+            problems = cost.reshape(-1, *cost.shape[-2:])
+            return torch.tensor([self.total(one) for one in problems]).reshape(cost.shape[:-2])
+
+        return totals
+
+
+class Lapx(_Matching):
+    """lap.lapjv, in float64."""
+
+    name = "lapx"
+
+    def total(self, cost: np.ndarray) -> float:
+        """The total of the best matching."""
+        import lap
+
+        return float(lap.lapjv(cost)[0])
+
+
+class LapxFloat32(_Matching):
+    """lap.lapjvs, in float32."""
+
+    name = "lapx-float32"
+
+    def total(self, cost: np.ndarray) -> float:
+        """The total of the best matching."""
+        import lap
+
+        return float(lap.lapjvs(cost)[0])
+
+
+class LapxBatch(_Matching):
+    """lap.lapjvs_batch, which shares problems out to Python threads."""
+
+    name = "lapx-batch"
+
+    def refusal(self, case: Case, phase: str, device: torch.device) -> str | None:
+        """Say what this peer lacks."""
+        reason = super().refusal(case, phase, device)
+        return reason or (None if len(case.shapes["cost"]) == 3 else "takes batches")
+
+    def prepare(self, case: Case, inputs: Inputs) -> Function:
+        """Nothing depends on sizes."""
+        import lap
+
+        def totals(x: Inputs) -> Tensor:
+            found, *_ = lap.lapjvs_batch(
+                x["cost"].float().numpy(), n_threads=torch.get_num_threads()
+            )
+            return torch.from_numpy(found)
+
+        return totals
+
+
+class Scipy(_Matching):
+    """scipy.optimize.linear_sum_assignment."""
+
+    name = "scipy"
+    package = module = "scipy"
+
+    def total(self, cost: np.ndarray) -> float:
+        """The total of the best matching."""
+        from scipy.optimize import linear_sum_assignment
+
+        return float(cost[linear_sum_assignment(cost)].sum(dtype=np.float64))
+
+
+PEERS: tuple[Peer, ...] = (
+    TorchLog(),
+    PotLog(),
+    PotKernel(),
+    PotBatchLog(),
+    PotPoints(),
+    PotEmd(),
+    Lapx(),
+    LapxFloat32(),
+    LapxBatch(),
+    Scipy(),
+)

@@ -11,6 +11,9 @@
 
 namespace saccade::SACCADE_ISA_NAMESPACE {
 
+// For loops over registers: their arrays must not become memory.
+#define SACCADE_UNROLL _Pragma("GCC unroll 16")
+
 template <typename T>
 struct Simd;
 
@@ -133,6 +136,22 @@ inline __attribute__((always_inline)) void transpose_square(Vec<T>* rows) {
       if ((i & step) == 0) exchange<T, step>(rows[i], rows[i + step], Lanes<T>{});
     }
     transpose_square<T, step * 2>(rows);
+  }
+}
+
+// Lane i of the result combines all lanes of rows[i], which it overwrites: W reductions with the
+// latency of one.
+template <typename T, int step = 1, typename F>
+inline __attribute__((always_inline)) Vec<T> combine_lanes(Vec<T>* rows, const F& combine) {
+  if constexpr (step == kWidth<T>) {
+    return rows[0];
+  } else {
+    SACCADE_UNROLL
+    for (int i = 0; i < kWidth<T>; i += 2 * step) {
+      exchange<T, step>(rows[i], rows[i + step], Lanes<T>{});
+      rows[i] = combine(rows[i], rows[i + step]);
+    }
+    return combine_lanes<T, 2 * step>(rows, combine);
   }
 }
 

@@ -145,12 +145,33 @@ void add_partials(const std::vector<T>& partials, int64_t size, T* sums) {
   for (size_t i = 0; i < partials.size(); ++i) sums[i % size] += partials[i];
 }
 
+// grad_out by panels, which args.packed names.
+template <typename T>
+AlignedScratch<T> pack_grads(Args<T>& args) {
+  const Problem& p = args.problem;
+  const Kernels<T>& k = kernels<T>();
+  const int64_t padded = round_up(p.out, k.panel);
+  const Parts rows(p.rows, ceil_div(p.rows, kGradRows), kGradRows);
+  AlignedScratch<T> packed(p.heads * p.rows * padded);
+  for_blocks<T>(
+      p.heads, rows, Parts(1, 1, 1), [](const Block&) { return 1; },
+      [&](const Block& block, int64_t, T*) {
+        const int64_t row = block.head * p.rows + block.row;
+        k.pack_grad(p, args.grad_out + row * p.out, block.row_end - block.row,
+                    packed.data() + row * padded);
+      });
+  args.packed = packed.data();
+  return packed;
+}
+
 // grad_x, and the gradients of centres and widths as [points, scales].
 template <typename T>
 void run_grad_input(const Args<T>& args, std::vector<T>* parameters) {
   const Problem& p = args.problem;
-  const int64_t wanted = ceil_div(p.rows, task_rows(p));
-  const Parts rows(p.rows, parameters ? std::min(wanted, kMaxPartials) : wanted, 24);
+  const bool spline = p.basis == Basis::kBspline;
+  const int64_t wanted = ceil_div(p.rows, spline ? kGradRows : task_rows(p));
+  const Parts rows(p.rows, parameters ? std::min(wanted, kMaxPartials) : wanted,
+                   spline ? kGradRows : 24);
   const Parts inputs(p.in, kInputTasks, 16);
   const int64_t size = parameters ? 2 * p.functions : 0;
   std::vector<T> partials(size * p.heads * rows.count * inputs.count);
@@ -183,21 +204,10 @@ void run_grad_grid(const Args<T>& args, T* grad_grid) {
 // grad_weight and grad_base. A task owns a few inputs; where they are too few for that, it owns a
 // part of the rows too, and the parts are added in order.
 template <typename T>
-void run_grad_weight(Args<T>& args) {
+void run_grad_weight(const Args<T>& args) {
   const Problem& p = args.problem;
   const Kernels<T>& k = kernels<T>();
-  const int64_t padded = round_up(p.out, k.panel), width = round_up(p.out, 16);
-  const Parts grads(p.rows, ceil_div(p.rows, kGradRows), kGradRows);
-  AlignedScratch<T> packed(p.heads * p.rows * padded);
-  for_blocks<T>(
-      p.heads, grads, Parts(1, 1, 1), [](const Block&) { return 1; },
-      [&](const Block& block, int64_t, T*) {
-        const int64_t row = block.head * p.rows + block.row;
-        k.pack_grad(p, args.grad_out + row * p.out, block.row_end - block.row,
-                    packed.data() + row * padded);
-      });
-  args.packed = packed.data();
-
+  const int64_t width = round_up(p.out, 16);
   const int64_t held = p.basis == Basis::kBspline ? kSplineSlots : 128;
   const Parts inputs(p.in, std::max(ceil_div(p.in * p.slots(), held), std::min(p.in, kWeightTasks)),
                      1);
@@ -319,6 +329,8 @@ Gradients backward(const Tensor& grad_out, const Tensor& x, const Tensor& weight
       if (wanted[3]) sum_rows(problem, args.grad_out, pointer(grad_bias, true));
       if (wavelet) return run_wavelet_backward(args);
       const bool spline = problem.basis == Basis::kBspline;
+      AlignedScratch<T> packed(0);
+      if (of_weight || of_base || (spline && wanted[0])) packed = pack_grads(args);
       if (spline) {
         if (wanted[0]) run_grad_input<T>(args, nullptr);
         if (of_points) run_grad_grid<T>(args, args.grad_points);

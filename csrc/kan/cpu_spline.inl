@@ -1,5 +1,8 @@
 // B-splines: the order + 1 functions that do not vanish at an input, and layers that touch their
-// weights alone, so the cost does not grow with the number of intervals.
+// weights alone, so the cost does not grow with the number of intervals. The rows of a tile go by
+// their interval, one input at a time: the weights of an interval stay in registers for all of its
+// rows. The functions of an interval add up to one, so one of them needs no product: its weights
+// are added, and the others' are differences to it.
 #pragma once
 
 #include "kan/cpu_basis.inl"
@@ -8,8 +11,13 @@
 namespace saccade::kan::SACCADE_ISA_NAMESPACE {
 
 constexpr int kMaxTerms = kMaxOrder + 1;
-constexpr int kSplineVectors = 8;     // of outputs that a row's sums hold
-constexpr int64_t kSplineInputs = 8;  // whose weights stay in the first-level cache
+constexpr int kMaxLines = kMaxTerms + 1;  // of weights: the terms' and the base's
+
+// Rows of a tile, a divisor of kGradRows: its sums of a panel stay in the second-level cache, and
+// an interval has enough of them that loading its weights is paid.
+inline int64_t tile_rows(const Problem& p) { return p.slots() <= 64 ? 512 : kGradRows; }
+// Inputs whose terms, and weights of all panels, are made at a time.
+inline int64_t tile_inputs(const Problem& p) { return most(2, least(512 / p.slots(), 16)); }
 
 // The knots of one input.
 template <typename T>
@@ -153,13 +161,25 @@ inline __attribute__((always_inline)) void de_boor(const Knots<T>& knots, const 
   }
 }
 
-// What a layer does with an input: `terms` weights from function `first` on. Values, or slopes.
+// The place of intervals among a tile's buckets: where functions run out there is one more bucket,
+// of inputs beyond the knots.
+struct Buckets {
+  int64_t first, intervals;
+  bool outside;
+  explicit Buckets(const Problem& p)
+      : first(p.beyond == Beyond::kZero ? 0 : p.order),
+        intervals(p.beyond == Beyond::kZero ? p.functions + p.order : p.functions - p.order),
+        outside(p.beyond == Beyond::kZero) {}
+  int64_t count() const { return intervals + (outside ? 1 : 0); }
+};
+
+// The functions interval - order .. interval at x, values or slopes; returns the buckets.
 template <typename T, int kOrder, bool kSlope>
-inline __attribute__((always_inline)) Mask<T> spline_terms(const Knots<T>& knots, Vec<T> x,
+inline __attribute__((always_inline)) Mask<T> spline_terms(const Knots<T>& knots,
+                                                           const Buckets& buckets, Vec<T> x,
                                                            Vec<T>* result) {
   using Int = typename Simd<T>::Int;
   const int order = kOrder < 0 ? knots.order : kOrder;
-  const int64_t last = knots.functions() - 1 - order;
   const Place<T> place = locate(knots, x);
   Vec<T> value[kMaxTerms], derivative[kMaxTerms];
   if (kOrder == 3 && knots.equal) {
@@ -171,130 +191,212 @@ inline __attribute__((always_inline)) Mask<T> spline_terms(const Knots<T>& knots
     Vec<T> v;
     if constexpr (kSlope) {
       v = derivative[r];
-      if (knots.beyond != Beyond::kExtend) v = place.within ? v : Vec<T>{};
+      if (knots.beyond == Beyond::kClamp) v = place.within ? v : Vec<T>{};
     } else {
       v = value[r];
-      if (knots.beyond == Beyond::kZero) v = place.within ? v : Vec<T>{};
       if (knots.beyond == Beyond::kExtend)
         v += place.within ? Vec<T>{} : place.excess * derivative[r];
     }
-    result[r] = v;
+    result[r] = x == x ? v : x;
   }
-  const Mask<T> wanted = place.interval - static_cast<Int>(order);
-  Mask<T> first = wanted < 0 ? Mask<T>{} : wanted;
-  first = first > static_cast<Int>(last) ? Mask<T>{} + static_cast<Int>(last) : first;
-  // functions that do not exist make room for zeros
-  const Mask<T> shift = first - wanted;
-  Vec<T> shifted[kMaxTerms];
-  for (int r = 0; r <= order; ++r) shifted[r] = result[r];
-  for (int by = 1; by <= order; ++by) {
-    const Mask<T> up = shift == static_cast<Int>(by), down = shift == static_cast<Int>(-by);
-    for (int r = 0; r <= order; ++r) {
-      shifted[r] = up ? (r + by <= order ? result[r + by] : Vec<T>{}) : shifted[r];
-      shifted[r] = down ? (r - by >= 0 ? result[r - by] : Vec<T>{}) : shifted[r];
-    }
-  }
-  for (int r = 0; r <= order; ++r) result[r] = x == x ? shifted[r] : x;
-  return first;
+  const Mask<T> bucket = place.interval - static_cast<Int>(buckets.first);
+  if (!buckets.outside) return bucket;
+  const Mask<T> beyond = ~place.within & (x == x);
+  return beyond ? Mask<T>{} + static_cast<Int>(buckets.intervals) : bucket;
 }
 
-// A chunk of inputs as [row vectors][inputs][slots][lanes], and the place of the first weight.
+// Some rows of an input in one interval, and what their sums are made of: lines of weights by
+// factors of the rows, of which the first `functions` belong to splines. Where those of the
+// interval add up to one, the line `unit` stands for one that is not listed.
 template <typename T>
-struct SplinePanel {
-  int64_t inputs, width;
+struct Bucket {
+  const int32_t* rows;
+  int32_t count, lines, functions, unit;
+  int32_t line[kMaxLines];
+  const T* factor[kMaxLines];
+};
+
+// The terms of rows and inputs as [inputs][slots][width], and each input's rows by bucket.
+template <typename T>
+struct SplineTile {
+  int64_t inputs, width, buckets;
   int slots;
   T *x, *terms;
-  int32_t* first;
-  SplinePanel(const Problem& p, int64_t inputs_, int64_t rows, Scratch<T>& scratch)
-      : inputs(inputs_), width(round_up(rows, kWidth<T>)), slots(p.order + 1 + (p.base ? 1 : 0)) {
+  int32_t *rows, *begin, *place;
+  Bucket<T>* lists;  // [inputs][buckets], those that have rows
+  int64_t* filled;   // of each input
+  SplineTile(const Problem& p, int64_t inputs_, int64_t rows_, Scratch<T>& scratch)
+      : inputs(inputs_),
+        width(round_up(rows_, kWidth<T>)),
+        buckets(Buckets(p).count()),
+        slots(p.order + 1 + (p.base ? 1 : 0)) {
+    const auto integers = [&](int64_t count) {
+      return reinterpret_cast<int32_t*>(scratch.take(count));
+    };
     x = scratch.take(inputs * width);
     terms = scratch.take(inputs * slots * width);
-    first = reinterpret_cast<int32_t*>(scratch.take(inputs * width));
+    rows = integers(inputs * width);
+    begin = integers(buckets + 2);
+    place = integers(width);
+    constexpr int64_t kBytes = sizeof(T);
+    lists = reinterpret_cast<Bucket<T>*>(
+        scratch.take(inputs * buckets * static_cast<int64_t>(sizeof(Bucket<T>)) / kBytes));
+    filled = reinterpret_cast<int64_t*>(scratch.take(inputs * 8 / kBytes));
   }
 };
 
+// Sorts the rows of an input by their place and lists the buckets.
+template <typename T>
+inline void list_buckets(const Problem& p, const T* knots, int64_t rows, int64_t i,
+                         const SplineTile<T>& tile) {
+  int32_t* begin = tile.begin;
+  for (int64_t b = 0; b < tile.buckets + 2; ++b) begin[b] = 0;
+  for (int64_t r = 0; r < rows; ++r) ++begin[tile.place[r] + 2];
+  for (int64_t b = 2; b < tile.buckets + 2; ++b) begin[b] += begin[b - 1];
+  int32_t* sorted = tile.rows + i * tile.width;
+  for (int64_t r = 0; r < rows; ++r) sorted[begin[tile.place[r] + 1]++] = static_cast<int32_t>(r);
+
+  const Buckets buckets(p);
+  const T* terms = tile.terms + i * tile.slots * tile.width;
+  Bucket<T>* to = tile.lists + i * tile.buckets;
+  for (int64_t b = 0; b < tile.buckets; ++b) {
+    if (begin[b] == begin[b + 1]) continue;
+    Bucket<T>& bucket = *to++;
+    bucket.rows = sorted + begin[b];
+    bucket.count = begin[b + 1] - begin[b];
+    bucket.lines = 0;
+    bucket.unit = -1;
+    const auto add = [&](int64_t line, int64_t term) {
+      bucket.line[bucket.lines] = static_cast<int32_t>(line);
+      bucket.factor[bucket.lines++] = terms + term * tile.width;
+    };
+    if (b < buckets.intervals) {
+      const int64_t interval = b + buckets.first, first = interval - p.order;
+      const int64_t low = most(first, 0), high = least(interval, p.functions - 1);
+      if (p.order > 0 && high - low == p.order && knots[interval] < knots[interval + 1])
+        bucket.unit = static_cast<int32_t>(first + p.order / 2);
+      for (int64_t f = low; f <= high; ++f) {
+        if (f != bucket.unit) add(f, f - first);
+      }
+    }
+    bucket.functions = bucket.lines;
+    if (p.base) add(p.functions, p.order + 1);
+  }
+  tile.filled[i] = to - (tile.lists + i * tile.buckets);
+}
+
 template <typename T, int kOrder, bool kSlope>
-inline void fill_panel_of_order(const Args<T>& args, int64_t input, int64_t inputs,
-                                const SplinePanel<T>& panel) {
+inline void fill_tile_of_order(const Args<T>& args, int64_t input, int64_t inputs, int64_t rows,
+                               const SplineTile<T>& tile) {
   constexpr int W = kWidth<T>;
   const Problem& p = args.problem;
-  const int terms = p.order + 1;
+  const int order = kOrder < 0 ? p.order : kOrder;
+  const Buckets buckets(p);
   for (int64_t i = 0; i < inputs; ++i) {
     const Knots<T> knots(p, args.points, input + i);
-    for (int64_t r = 0; r < panel.width; r += W) {
-      const Vec<T> x = load(panel.x + i * panel.width + r);
+    T* terms = tile.terms + i * tile.slots * tile.width;
+    for (int64_t r = 0; r < rows; r += W) {
+      const Vec<T> x = load(tile.x + i * tile.width + r);
       Vec<T> result[kMaxTerms];
-      const Mask<T> first = spline_terms<T, kOrder, kSlope>(knots, x, result);
-      const int64_t place = r * panel.inputs + i * W;
-      T* to = panel.terms + place * panel.slots;
-      for (int k = 0; k < terms; ++k) store<T>(to + k * W, result[k]);
-      if (p.base) store<T>(to + terms * W, kSlope ? silu_slope<T>(x) : silu<T>(x));
-      for (int l = 0; l < W; ++l) panel.first[place + l] = static_cast<int32_t>(first[l]);
+      const Mask<T> bucket = spline_terms<T, kOrder, kSlope>(knots, buckets, x, result);
+      for (int k = 0; k <= order; ++k) store<T>(terms + k * tile.width + r, result[k]);
+      if (p.base)
+        store<T>(terms + (order + 1) * tile.width + r, kSlope ? silu_slope<T>(x) : silu<T>(x));
+      for (int l = 0; l < W; ++l) tile.place[r + l] = static_cast<int32_t>(bucket[l]);
     }
+    list_buckets(p, knots.t, rows, i, tile);
   }
 }
 
 template <typename T, bool kSlope>
-inline void fill_panel(const Args<T>& args, const Block& block, int64_t input, int64_t inputs,
-                       const SplinePanel<T>& panel) {
-  pack_inputs(args, block, input, inputs, panel.width, panel.x);
+inline void fill_tile(const Args<T>& args, const Block& rows, int64_t input, int64_t inputs,
+                      const SplineTile<T>& tile) {
+  pack_inputs(args, rows, input, inputs, tile.width, tile.x);
+  const int64_t count = rows.row_end - rows.row;
   if (args.problem.order == 3) {
-    fill_panel_of_order<T, 3, kSlope>(args, input, inputs, panel);
+    fill_tile_of_order<T, 3, kSlope>(args, input, inputs, count, tile);
   } else {
-    fill_panel_of_order<T, -1, kSlope>(args, input, inputs, panel);
+    fill_tile_of_order<T, -1, kSlope>(args, input, inputs, count, tile);
   }
 }
 
-// Calls f(vectors, terms) with constants: 4 terms are those of cubic splines, 0 means any number.
-template <typename F>
-inline void for_terms(int order, int64_t vectors, const F& f) {
-  const auto terms = [&](auto n) {
-    if (order == 3) {
-      f(n, std::integral_constant<int, 4>{});
-    } else {
-      f(n, std::integral_constant<int, 0>{});
-    }
+// Calls f(bucket, lines) for an input's buckets, `lines` being a constant. Runs of one number of
+// lines share a jump, which is rarely foreseen.
+template <typename T, typename F>
+inline void for_buckets(const SplineTile<T>& tile, int64_t i, const F& f) {
+  const Bucket<T>* bucket = tile.lists + i * tile.buckets;
+  const Bucket<T>* const end = bucket + tile.filled[i];
+  const auto run = [&](auto lines) {
+    do f(*bucket++, lines);
+    while (bucket < end && bucket->lines == decltype(lines)::value);
   };
-  if (vectors == kSplineVectors) {
-    terms(std::integral_constant<int, kSplineVectors>{});
-  } else if (vectors == 2) {
-    terms(std::integral_constant<int, 2>{});
-  } else {
-    terms(std::integral_constant<int, 1>{});
+  while (bucket < end) {
+    switch (bucket->lines) {
+      case 0:
+        run(std::integral_constant<int, 0>{});
+        break;
+      case 1:
+        run(std::integral_constant<int, 1>{});
+        break;
+      case 2:
+        run(std::integral_constant<int, 2>{});
+        break;
+      case 3:
+        run(std::integral_constant<int, 3>{});
+        break;
+      case 4:
+        run(std::integral_constant<int, 4>{});
+        break;
+      case 5:
+        run(std::integral_constant<int, 5>{});
+        break;
+      case 6:
+        run(std::integral_constant<int, 6>{});
+        break;
+      default:
+        run(std::integral_constant<int, 7>{});
+        break;
+    }
   }
 }
 
-// The vectors of the next panel of outputs.
-inline int64_t panel_vectors(int64_t left) {
-  return left >= kSplineVectors ? kSplineVectors : left >= 2 ? 2 : 1;
+// Calls f(first, vectors) for the panel's vectors that hold outputs: all at once, or one by one.
+template <typename T, typename F>
+inline void for_vectors(int64_t outs, const F& f) {
+  if (outs > kPanel<T> - kWidth<T>) return f(0, std::integral_constant<int, kPanelVectors>{});
+  for (int64_t o = 0; o < outs; o += kWidth<T>) f(o, std::integral_constant<int, 1>{});
 }
 
-template <typename T, int N, int kTerms>
-inline void spline_rows(const SplinePanel<T>& panel, int64_t inputs, int64_t rows, int order,
-                        bool base, int64_t functions, const T* weights, T* y, int64_t stride) {
+// The lines of a bucket in registers, from weights [slots][panel].
+template <typename T, int N, int L>
+inline __attribute__((always_inline)) void load_lines(const Bucket<T>& bucket, const T* weights,
+                                                      Vec<T> (&unit)[N], Vec<T> (&line)[L + 1][N]) {
+  for (int v = 0; v < N; ++v) {
+    const int64_t place = v * kWidth<T>;
+    unit[v] = bucket.unit < 0 ? Vec<T>{} : load(weights + bucket.unit * kPanel<T> + place);
+    for (int k = 0; k < L; ++k) {
+      line[k][v] = load(weights + bucket.line[k] * kPanel<T> + place);
+      if (k < bucket.functions) line[k][v] -= unit[v];
+    }
+  }
+}
+
+// sums[r][o] += unit[o] + sum_k factor_k(r) line_k[o]
+template <typename T, int N, int L>
+inline void add_lines(const Bucket<T>& bucket, const T* weights, T* sums) {
   constexpr int W = kWidth<T>;
-  const int terms = kTerms > 0 ? kTerms : order + 1;
-  const int64_t step = (functions + (base ? 1 : 0)) * N * W;
-  for (int64_t r = 0; r < rows; ++r) {
-    const int64_t place = r / W * panel.inputs * W;
-    const T* term = panel.terms + place * panel.slots + r % W;
-    const int32_t* first = panel.first + place + r % W;
-    T* to = y + r * stride;
+  Vec<T> unit[N], line[L + 1][N];
+  load_lines<T, N, L>(bucket, weights, unit, line);
+  const T* factor[L + 1];
+  for (int k = 0; k < L; ++k) factor[k] = bucket.factor[k];
+  for (int64_t j = 0; j < bucket.count; ++j) {
+    const int64_t r = bucket.rows[j];
+    T* to = sums + r * kPanel<T>;
     Vec<T> sum[N];
-    for (int v = 0; v < N; ++v) sum[v] = load(to + v * W);
-    const T* input = weights;
-    for (int64_t i = 0; i < inputs; ++i) {
-      const T* line = input + first[i * W] * (N * W);
-      for (int k = 0; k < terms; ++k) {
-        const Vec<T> left = broadcast<T>(term[k * W]);
-        for (int v = 0; v < N; ++v) sum[v] += left * load(line + (k * N + v) * W);
-      }
-      if (base) {
-        const Vec<T> left = broadcast<T>(term[terms * W]);
-        for (int v = 0; v < N; ++v) sum[v] += left * load(input + (functions * N + v) * W);
-      }
-      term += panel.slots * W;
-      input += step;
+    for (int v = 0; v < N; ++v) sum[v] = load(to + v * W) + unit[v];
+    for (int k = 0; k < L; ++k) {
+      const Vec<T> left = in_register(broadcast<T>(factor[k][r]));
+      for (int v = 0; v < N; ++v) sum[v] += left * line[k][v];
     }
     for (int v = 0; v < N; ++v) store<T>(to + v * W, sum[v]);
   }
@@ -302,56 +404,60 @@ inline void spline_rows(const SplinePanel<T>& panel, int64_t inputs, int64_t row
 
 template <typename T>
 struct SplineForward {
-  int64_t inputs, outs;
-  SplinePanel<T> panel;
+  int64_t inputs, rows, outs;
+  SplineTile<T> tile;
   T *weights, *sums;
   SplineForward(const Problem& p, const Block& block, Scratch<T>& scratch)
-      : inputs(least(kSplineInputs, p.in)),
-        outs(round_up(block.end - block.begin, kWidth<T>)),
-        panel(p, inputs, block.row_end - block.row, scratch) {
-    weights = scratch.take(inputs * p.slots() * kSplineVectors * kWidth<T>);
-    // where the last vector of outputs would run over
-    sums = (block.end - block.begin) % kWidth<T> == 0
-               ? nullptr
-               : scratch.take((block.row_end - block.row) * outs);
+      : inputs(least(tile_inputs(p), p.in)),
+        rows(block.row_end - block.row),
+        outs(round_up(block.end - block.begin, kPanel<T>)),
+        tile(p, inputs, least(tile_rows(p), rows), scratch) {
+    weights = scratch.take(inputs * p.slots() * outs);
+    sums = scratch.take(rows * outs);
   }
 };
 
 template <typename T>
 void spline_forward(const Args<T>& args, const Block& block, T* memory) {
-  constexpr int W = kWidth<T>;
   const Problem& p = args.problem;
   Scratch<T> scratch(memory);
   const SplineForward<T> buffer(p, block, scratch);
-  const int64_t rows = block.row_end - block.row, outs = block.end - block.begin;
-  start_from_bias(args, block);
-  T* y = args.y + (block.head * p.rows + block.row) * p.out + block.begin;
-  T* sums = buffer.sums == nullptr ? y : buffer.sums;
-  const int64_t stride = buffer.sums == nullptr ? p.out : buffer.outs;
-  if (buffer.sums != nullptr) {
-    for (int64_t r = 0; r < rows; ++r) {
-      for (int64_t o = 0; o < stride; ++o)
-        sums[r * stride + o] = o < outs ? y[r * p.out + o] : T(0);
-    }
+  const int64_t rows = buffer.rows, outs = block.end - block.begin;
+  const T* bias = args.bias == nullptr ? nullptr : args.bias + block.head * p.out + block.begin;
+  for (int64_t o = 0; o < buffer.outs; ++o) {
+    T* to = buffer.sums + o / kPanel<T> * rows * kPanel<T> + o % kPanel<T>;
+    const T start = bias == nullptr || o >= outs ? T(0) : bias[o];
+    for (int64_t r = 0; r < rows; ++r) to[r * kPanel<T>] = start;
   }
   for (int64_t i = 0; i < p.in; i += buffer.inputs) {
-    const int64_t inputs = least(buffer.inputs, p.in - i);
-    fill_panel<T, false>(args, block, i, inputs, buffer.panel);
-    for (int64_t o = 0; o < buffer.outs;) {
-      const int64_t vectors = panel_vectors((buffer.outs - o) / W);
-      pack_weights(args, block.head, i, inputs, block.begin + o, least(vectors * W, outs - o),
-                   vectors * W, buffer.weights);
-      for_terms(p.order, vectors, [&](auto n, auto terms) {
-        spline_rows<T, decltype(n)::value, decltype(terms)::value>(
-            buffer.panel, inputs, rows, p.order, p.base, p.functions, buffer.weights, sums + o,
-            stride);
-      });
-      o += vectors * W;
+    const int64_t inputs = least(buffer.inputs, p.in - i), size = inputs * p.slots();
+    for (int64_t o = 0; o < outs; o += kPanel<T>)
+      pack_weights(args, block.head, i, inputs, block.begin + o, least(kPanel<T>, outs - o),
+                   kPanel<T>, buffer.weights + o * size);
+    for (int64_t row = 0; row < rows; row += tile_rows(p)) {
+      const Block part{block.head, block.row + row, block.row + least(row + tile_rows(p), rows), 0,
+                       0};
+      fill_tile<T, false>(args, part, i, inputs, buffer.tile);
+      for (int64_t o = 0; o < outs; o += kPanel<T>) {
+        T* sums = buffer.sums + o * rows + row * kPanel<T>;
+        for (int64_t j = 0; j < inputs; ++j) {
+          const T* weights = buffer.weights + o * size + j * p.slots() * kPanel<T>;
+          for_buckets(buffer.tile, j, [&](const Bucket<T>& bucket, auto lines) {
+            for_vectors<T>(outs - o, [&](int64_t first, auto vectors) {
+              add_lines<T, decltype(vectors)::value, decltype(lines)::value>(
+                  bucket, weights + first, sums + first);
+            });
+          });
+        }
+      }
     }
   }
-  if (buffer.sums == nullptr) return;
-  for (int64_t r = 0; r < rows; ++r) {
-    for (int64_t o = 0; o < outs; ++o) y[r * p.out + o] = sums[r * stride + o];
+  T* y = args.y + (block.head * p.rows + block.row) * p.out + block.begin;
+  for (int64_t o = 0; o < outs; o += kPanel<T>) {
+    for (int64_t r = 0; r < rows; ++r) {
+      const T* from = buffer.sums + o * rows + r * kPanel<T>;
+      for (int64_t j = 0; j < least(kPanel<T>, outs - o); ++j) y[r * p.out + o + j] = from[j];
+    }
   }
 }
 

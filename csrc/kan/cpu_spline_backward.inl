@@ -8,65 +8,162 @@ namespace saccade::kan::SACCADE_ISA_NAMESPACE {
 
 template <typename T>
 struct SplineInput {
-  int64_t inputs, outs;
-  SplinePanel<T> panel;
-  T *weights, *sums, *grads;
+  int64_t inputs, rows;
+  SplineTile<T> tile;
+  T* weights;
+  Vec<T>* sums;
   SplineInput(const Problem& p, const Block& block, Scratch<T>& scratch)
-      : inputs(least(kSplineInputs, block.end - block.begin)),
-        outs(round_up(p.out, kWidth<T>)),
-        panel(p, inputs, block.row_end - block.row, scratch) {
-    const int64_t rows = block.row_end - block.row;
-    weights = scratch.take(inputs * p.slots() * kSplineVectors * kWidth<T>);
-    sums = scratch.take(rows * kSplineInputs);
-    grads = p.out == outs ? nullptr : scratch.take(rows * outs);
+      : inputs(least(tile_inputs(p), block.end - block.begin)),
+        rows(least(tile_rows(p), block.row_end - block.row)),
+        tile(p, inputs, rows, scratch) {
+    weights = scratch.take(inputs * p.slots() * round_up(p.out, kPanel<T>));
+    sums = reinterpret_cast<Vec<T>*>(scratch.take(inputs * tile.width * kWidth<T>));
   }
 };
 
-// sums[r][i] += sum_o grad[r][o] (sum_k slope_k W[i][first + k][o])
-template <typename T, int N, int kTerms>
-inline void spline_input_rows(const SplinePanel<T>& panel, int64_t inputs, int64_t rows, int order,
-                              bool base, int64_t functions, const T* weights, const T* grads,
-                              int64_t stride, T* sums) {
+// sums[r] += sum_k slope_k(r) line_k[o] grad[r][o], lane by lane of the outputs.
+template <typename T, int N, int L>
+inline void dot_lines(const Bucket<T>& bucket, const T* weights, const T* grads, Vec<T>* sums) {
   constexpr int W = kWidth<T>;
-  constexpr int64_t kInputs = kSplineInputs;
-  const int terms = kTerms > 0 ? kTerms : order + 1;
-  const int64_t step = (functions + (base ? 1 : 0)) * N * W;
-  for (int64_t r = 0; r < rows; ++r) {
-    const int64_t place = r / W * panel.inputs * W;
-    const T* term = panel.terms + place * panel.slots + r % W;
-    const int32_t* first = panel.first + place + r % W;
-    const T* grad = grads + r * stride;
+  Vec<T> unit[N], line[L + 1][N];
+  load_lines<T, N, L>(bucket, weights, unit, line);
+  const T* factor[L + 1];
+  for (int k = 0; k < L; ++k) factor[k] = bucket.factor[k];
+  for (int64_t j = 0; j < bucket.count; ++j) {
+    const int64_t r = bucket.rows[j];
     Vec<T> g[N];
-    for (int v = 0; v < N; ++v) g[v] = load(grad + v * W);
-    const T* input = weights;
-    Vec<T> total[kInputs] = {};
-    for (int64_t i = 0; i < inputs; ++i) {
-      const T* line = input + first[i * W] * (N * W);
-      Vec<T> sum{};
-      for (int k = 0; k < terms; ++k) {
-        Vec<T> dot = g[0] * load(line + k * N * W);
-        for (int v = 1; v < N; ++v) dot += g[v] * load(line + (k * N + v) * W);
-        sum += dot * broadcast<T>(term[k * W]);
-      }
-      if (base) {
-        Vec<T> dot = g[0] * load(input + functions * N * W);
-        for (int v = 1; v < N; ++v) dot += g[v] * load(input + (functions * N + v) * W);
-        sum += dot * broadcast<T>(term[terms * W]);
-      }
-      total[i] = sum;
-      term += panel.slots * W;
-      input += step;
+    for (int v = 0; v < N; ++v) g[v] = in_register(load(grads + r * kPanel<T> + v * W));
+    Vec<T> sum = sums[r];
+    for (int k = 0; k < L; ++k) {
+      Vec<T> dot = g[0] * line[k][0];
+      for (int v = 1; v < N; ++v) dot += g[v] * line[k][v];
+      sum += dot * broadcast<T>(factor[k][r]);
     }
-    T* to = sums + r * kInputs;
-    if (inputs < kInputs) {
-      for (int64_t i = 0; i < inputs; ++i) to[i] += horizontal_sum<T>(total[i]);
-      continue;
+    sums[r] = sum;
+  }
+}
+
+// The packed gradients of a row and those behind it, panel 0, and from one panel to the next.
+template <typename T>
+struct PackedRows {
+  const T* first;
+  int64_t panel;
+  PackedRows(const Args<T>& args, int64_t head, int64_t row) {
+    const Problem& p = args.problem;
+    const int64_t start = row / kGradRows * kGradRows;
+    panel = least(kGradRows, p.rows - start) * kPanel<T>;
+    first = args.packed + (head * p.rows + start) * round_up(p.out, kPanel<T>) +
+            (row - start) * kPanel<T>;
+  }
+};
+
+template <typename T>
+void spline_grad_input(const Args<T>& args, const Block& block, T* memory) {
+  constexpr int W = kWidth<T>;
+  const Problem& p = args.problem;
+  Scratch<T> scratch(memory);
+  const SplineInput<T> buffer(p, block, scratch);
+  const SplineTile<T>& tile = buffer.tile;
+  for (int64_t i = block.begin; i < block.end; i += buffer.inputs) {
+    const int64_t inputs = least(buffer.inputs, block.end - i), size = inputs * p.slots();
+    for (int64_t o = 0; o < p.out; o += kPanel<T>)
+      pack_weights(args, block.head, i, inputs, o, least(kPanel<T>, p.out - o), kPanel<T>,
+                   buffer.weights + o * size);
+    for (int64_t row = block.row; row < block.row_end; row += buffer.rows) {
+      const Block part{block.head, row, least(row + buffer.rows, block.row_end), 0, 0};
+      const int64_t rows = part.row_end - row;
+      fill_tile<T, true>(args, part, i, inputs, tile);
+      fill_zero(reinterpret_cast<T*>(buffer.sums), inputs * tile.width * W);
+      const PackedRows<T> packed(args, block.head, row);
+      for (int64_t o = 0; o < p.out; o += kPanel<T>) {
+        const T* grads = packed.first + o / kPanel<T> * packed.panel;
+        for (int64_t j = 0; j < inputs; ++j) {
+          const T* weights = buffer.weights + o * size + j * p.slots() * kPanel<T>;
+          for_buckets(tile, j, [&](const Bucket<T>& bucket, auto lines) {
+            for_vectors<T>(p.out - o, [&](int64_t first, auto vectors) {
+              dot_lines<T, decltype(vectors)::value, decltype(lines)::value>(
+                  bucket, weights + first, grads + first, buffer.sums + j * tile.width);
+            });
+          });
+        }
+      }
+      for (int64_t j = 0; j < inputs; ++j) {
+        for (int64_t r = 0; r < tile.width; r += W) {
+          Vec<T>* square = buffer.sums + j * tile.width + r;
+          transpose_square<T>(square);
+          Vec<T> sum = square[0];
+          for (int l = 1; l < W; ++l) sum += square[l];
+          store<T>(tile.x + j * tile.width + r, sum);
+        }
+      }
+      transpose_out(tile.x, tile.width, rows, inputs,
+                    args.grad_x + (block.head * p.rows + row) * p.in + i, p.in,
+                    [](int64_t k) { return k; });
     }
-    for (int i = 0; i < kInputs; i += W) {
-      transpose_square<T>(total + i);
-      Vec<T> sum = total[i];
-      for (int j = 1; j < W; ++j) sum += total[i + j];
-      store<T>(to + i, load(to + i) + sum);
+  }
+}
+
+template <typename T>
+struct SplineWeight {
+  int64_t rows;
+  SplineTile<T> tile;
+  SplineWeight(const Problem& p, const Block& block, Scratch<T>& scratch)
+      : rows(least(tile_rows(p), block.row_end - block.row)),
+        tile(p, block.end - block.begin, rows, scratch) {}
+};
+
+// sums[line_k][o] += sum_r factor_k(r) grad[r][o]; the line `unit` gets what the others leave of
+// the sum of grad.
+template <typename T, int N, int L>
+inline void sum_lines(const Bucket<T>& bucket, const T* grads, T* sums, int64_t stride) {
+  constexpr int W = kWidth<T>;
+  Vec<T> total[N] = {}, sum[L + 1][N] = {};
+  const T* factor[L + 1];
+  for (int k = 0; k < L; ++k) factor[k] = bucket.factor[k];
+  for (int64_t j = 0; j < bucket.count; ++j) {
+    const int64_t r = bucket.rows[j];
+    Vec<T> g[N];
+    for (int v = 0; v < N; ++v) {
+      g[v] = in_register(load(grads + r * kPanel<T> + v * W));
+      total[v] += g[v];
+    }
+    for (int k = 0; k < L; ++k) {
+      const Vec<T> left = in_register(broadcast<T>(factor[k][r]));
+      for (int v = 0; v < N; ++v) sum[k][v] += left * g[v];
+    }
+  }
+  const auto add = [&](int64_t line, const Vec<T>(&more)[N]) {
+    T* to = sums + line * stride;
+    for (int v = 0; v < N; ++v) store<T>(to + v * W, load(to + v * W) + more[v]);
+  };
+  for (int k = 0; k < L; ++k) {
+    add(bucket.line[k], sum[k]);
+    for (int v = 0; v < N; ++v) total[v] -= k < bucket.functions ? sum[k][v] : Vec<T>{};
+  }
+  if (bucket.unit >= 0) add(bucket.unit, total);
+}
+
+template <typename T>
+void spline_grad_weight(const Args<T>& args, const Block& block, T* sums, T* memory) {
+  const Problem& p = args.problem;
+  Scratch<T> scratch(memory);
+  const SplineWeight<T> buffer(p, block, scratch);
+  const int64_t inputs = block.end - block.begin, width = round_up(p.out, kWidth<T>);
+  for (int64_t row = block.row; row < block.row_end; row += buffer.rows) {
+    const Block part{block.head, row, least(row + buffer.rows, block.row_end), 0, 0};
+    fill_tile<T, false>(args, part, block.begin, inputs, buffer.tile);
+    const PackedRows<T> packed(args, block.head, row);
+    for (int64_t o = 0; o < p.out; o += kPanel<T>) {
+      const T* grads = packed.first + o / kPanel<T> * packed.panel;
+      for (int64_t j = 0; j < inputs; ++j) {
+        T* to = sums + j * p.slots() * width + o;
+        for_buckets(buffer.tile, j, [&](const Bucket<T>& bucket, auto lines) {
+          for_vectors<T>(p.out - o, [&](int64_t first, auto vectors) {
+            sum_lines<T, decltype(vectors)::value, decltype(lines)::value>(bucket, grads + first,
+                                                                           to + first, width);
+          });
+        });
+      }
     }
   }
 }
@@ -81,153 +178,6 @@ inline const T* padded_grads(const Args<T>& args, const Block& block, int64_t ou
     for (int64_t o = 0; o < outs; ++o) copy[r * outs + o] = o < p.out ? grad[r * p.out + o] : T(0);
   }
   return copy;
-}
-
-template <typename T>
-void spline_grad_input(const Args<T>& args, const Block& block, T* memory) {
-  constexpr int W = kWidth<T>;
-  const Problem& p = args.problem;
-  Scratch<T> scratch(memory);
-  const SplineInput<T> buffer(p, block, scratch);
-  const int64_t rows = block.row_end - block.row;
-  const T* grads = padded_grads(args, block, buffer.outs, buffer.grads);
-  for (int64_t i = block.begin; i < block.end; i += buffer.inputs) {
-    const int64_t inputs = least(buffer.inputs, block.end - i);
-    fill_panel<T, true>(args, block, i, inputs, buffer.panel);
-    fill_zero(buffer.sums, rows * kSplineInputs);
-    for (int64_t o = 0; o < buffer.outs;) {
-      const int64_t vectors = panel_vectors((buffer.outs - o) / W);
-      pack_weights(args, block.head, i, inputs, o, least(vectors * W, p.out - o), vectors * W,
-                   buffer.weights);
-      for_terms(p.order, vectors, [&](auto n, auto terms) {
-        spline_input_rows<T, decltype(n)::value, decltype(terms)::value>(
-            buffer.panel, inputs, rows, p.order, p.base, p.functions, buffer.weights, grads + o,
-            buffer.outs, buffer.sums);
-      });
-      o += vectors * W;
-    }
-    T* to = args.grad_x + (block.head * p.rows + block.row) * p.in + i;
-    for (int64_t r = 0; r < rows; ++r) {
-      for (int64_t j = 0; j < inputs; ++j) to[r * p.in + j] = buffer.sums[r * kSplineInputs + j];
-    }
-  }
-}
-
-template <typename T>
-struct SplineWeight {
-  SplinePanel<T> panel;
-  T* sorted;
-  int32_t *rows, *begin;
-  SplineWeight(const Problem& p, const Block& block, Scratch<T>& scratch)
-      : panel(p, block.end - block.begin, least(kGradRows, block.row_end - block.row), scratch) {
-    sorted = scratch.take(kGradRows * (kMaxTerms + 1));
-    rows = reinterpret_cast<int32_t*>(scratch.take(kGradRows));
-    begin = reinterpret_cast<int32_t*>(scratch.take(p.functions + 2));
-  }
-};
-
-// Rows in order of their interval, each with its terms side by side.
-template <typename T>
-inline void sort_rows(const SplineWeight<T>& buffer, int64_t i, int64_t rows, int64_t buckets) {
-  constexpr int W = kWidth<T>;
-  const SplinePanel<T>& panel = buffer.panel;
-  const auto first = [&](int64_t r) { return panel.first[(r / W * panel.inputs + i) * W + r % W]; };
-  for (int64_t b = 0; b <= buckets + 1; ++b) buffer.begin[b] = 0;
-  for (int64_t r = 0; r < rows; ++r) ++buffer.begin[first(r) + 2];
-  for (int64_t b = 2; b <= buckets; ++b) buffer.begin[b] += buffer.begin[b - 1];
-  for (int64_t r = 0; r < rows; ++r) {
-    const int32_t place = buffer.begin[first(r) + 1]++;
-    buffer.rows[place] = static_cast<int32_t>(r);
-    const T* term = panel.terms + (r / W * panel.inputs + i) * panel.slots * W + r % W;
-    for (int k = 0; k < panel.slots; ++k) buffer.sorted[place * panel.slots + k] = term[k * W];
-  }
-}
-
-// sums[first + k][o] += sum_r term_k(r) grad[r][o] over the rows of each interval.
-template <typename T, int kTerms, bool kBase>
-inline void spline_weight_panel(const SplineWeight<T>& buffer, int order, int64_t functions,
-                                const T* grads, T* sums, int64_t stride, int64_t vectors) {
-  constexpr int W = kWidth<T>;
-  constexpr int N = kPanelVectors;
-  constexpr int kSums = kTerms > 0 ? kTerms : kMaxTerms;
-  const int terms = kTerms > 0 ? kTerms : order + 1;
-  const int slots = terms + (kBase ? 1 : 0);
-  const auto each = [&](const auto& f) {
-    for (int v = 0; v < N; ++v) {
-      if (v < vectors) f(v);
-    }
-  };
-  Vec<T> base[N] = {};
-  for (int64_t b = 0; b < functions - order; ++b) {
-    const int32_t end = buffer.begin[b + 1];
-    if (buffer.begin[b] == end) continue;
-    Vec<T> sum[kSums][N];
-    for (int k = 0; k < kSums; ++k) {
-      for (int v = 0; v < N; ++v) sum[k][v] = Vec<T>{};
-    }
-    for (int32_t place = buffer.begin[b]; place < end; ++place) {
-      const T* grad = grads + buffer.rows[place] * kPanel<T>;
-      const T* term = buffer.sorted + static_cast<int64_t>(place) * slots;
-      Vec<T> g[N];
-      for (int v = 0; v < N; ++v) g[v] = in_register(load(grad + v * W));
-      for (int k = 0; k < terms; ++k) {
-        const Vec<T> left = broadcast<T>(term[k]);
-        for (int v = 0; v < N; ++v) sum[k][v] += left * g[v];
-      }
-      if constexpr (kBase) {
-        const Vec<T> left = broadcast<T>(term[terms]);
-        for (int v = 0; v < N; ++v) base[v] += left * g[v];
-      }
-    }
-    for (int k = 0; k < terms; ++k) {
-      T* to = sums + (b + k) * stride;
-      each([&](int v) { store<T>(to + v * W, load(to + v * W) + sum[k][v]); });
-    }
-  }
-  if constexpr (kBase) {
-    T* to = sums + functions * stride;
-    each([&](int v) { store<T>(to + v * W, load(to + v * W) + base[v]); });
-  }
-}
-
-template <typename T>
-void spline_grad_weight(const Args<T>& args, const Block& block, T* sums, T* memory) {
-  constexpr int W = kWidth<T>;
-  const Problem& p = args.problem;
-  Scratch<T> scratch(memory);
-  const SplineWeight<T> buffer(p, block, scratch);
-  const int64_t inputs = block.end - block.begin;
-  const int64_t width = round_up(p.out, W), padded = round_up(p.out, kPanel<T>);
-  for (int64_t row = block.row; row < block.row_end; row += kGradRows) {
-    const Block part{block.head, row, least(row + kGradRows, block.row_end), block.begin,
-                     block.end};
-    const int64_t rows = part.row_end - row;
-    fill_panel<T, false>(args, part, block.begin, inputs, buffer.panel);
-    for (int64_t i = 0; i < inputs; ++i) {
-      sort_rows(buffer, i, rows, p.functions - p.order);
-      const T* grads = args.packed + (block.head * p.rows + row) * padded;
-      T* to = sums + i * p.slots() * width;
-      for (int64_t o = 0; o < width; o += kPanel<T>, grads += rows * kPanel<T>) {
-        const int64_t vectors = (width - o) / W;
-        const auto run = [&](auto terms, auto base) {
-          spline_weight_panel<T, decltype(terms)::value, decltype(base)::value>(
-              buffer, p.order, p.functions, grads, to + o, width, vectors);
-        };
-        const auto with_terms = [&](auto base) {
-          if (p.order == 3) {
-            run(std::integral_constant<int, 4>{}, base);
-          } else {
-            run(std::integral_constant<int, 0>{}, base);
-          }
-        };
-        if (p.base) {
-          with_terms(std::true_type{});
-        } else {
-          with_terms(std::false_type{});
-        }
-      }
-    }
-  }
 }
 
 template <typename T>

@@ -302,7 +302,7 @@ void backward(const BackwardArgs<T>& args, const Tile& tile, int64_t batch, int6
                                                           buffer.grad_scores + q * block.lanes);
       }
       accumulate(block, box, problem, windows, finite, buffer.grad_scores, buffer.key_tokens,
-                 buffer.extra_key_tokens, buffer.result);
+                 buffer.extra_key_tokens, buffer.vectors, buffer.result);
       for (int q = 0; q < block.queries; ++q) {
         store_token(buffer.result + q * box.padded_dim, box.dim, scale,
                     grad_query + q * index_step * box.dim);

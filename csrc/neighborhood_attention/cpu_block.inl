@@ -28,7 +28,7 @@ struct Share {
   int64_t begin, end;
 };
 
-// A run of queries along the last axis.
+// A run of queries along the last axis; at() moves it to a row of queries.
 struct Block {
   int64_t x, y, z;
   int queries;
@@ -40,14 +40,7 @@ struct Block {
   Share share[kBlock];
   int64_t origin[kBlock];  // column of lane 0, by query
 
-  Block(const Problem& problem, const Tile& tile, int64_t x_, int64_t y_, int64_t z_, int queries_,
-        int width)
-      : x(x_), y(y_), z(z_), queries(queries_) {
-    const int64_t p[2] = {x, y};
-    for (int a = 0; a < 2; ++a) {
-      row_begin[a] = tile.axis[a].begin[p[a]];
-      row_end[a] = tile.axis[a].end[p[a]];
-    }
+  Block(const Tile& tile, int64_t z_, int queries_, int width) : z(z_), queries(queries_) {
     const int32_t* begin = tile.axis[2].begin + z;
     const int32_t* end = tile.axis[2].end + z;
     chunks = 1;
@@ -65,6 +58,15 @@ struct Block {
         s->end = end[q];
       }
       origin[q] = share[shares - 1].begin;
+    }
+  }
+  void at(const Problem& problem, const Tile& tile, int64_t x_, int64_t y_, int width) {
+    x = x_;
+    y = y_;
+    const int64_t p[2] = {x, y};
+    for (int a = 0; a < 2; ++a) {
+      row_begin[a] = tile.axis[a].begin[p[a]];
+      row_end[a] = tile.axis[a].end[p[a]];
     }
     extra_lane = rows() * chunks * width;
     lanes = extra_lane + ceil_div(problem.extra, width) * width;
@@ -86,12 +88,14 @@ inline void for_each_block(const Problem& problem, const Tile& tile, const F& f)
   const int64_t length = tile.query[2][1] - begin;
   const int64_t fitting = kBlockScores / max_lanes<T>(problem);
   const int64_t blocks = ceil_div(length, fitting < 8 ? 8 : min(fitting, kBlock));
-  for (int64_t x = tile.query[0][0]; x < tile.query[0][1]; ++x) {
-    for (int64_t y = tile.query[1][0]; y < tile.query[1][1]; ++y) {
-      for (int64_t i = 0; i < blocks; ++i) {
-        const int64_t z = begin + i * length / blocks;
-        const int queries = static_cast<int>(begin + (i + 1) * length / blocks - z);
-        f(Block(problem, tile, x, y, z, queries, kWidth<T>));
+  for (int64_t i = 0; i < blocks; ++i) {
+    const int64_t z = begin + i * length / blocks;
+    const int queries = static_cast<int>(begin + (i + 1) * length / blocks - z);
+    Block block(tile, z, queries, kWidth<T>);
+    for (int64_t x = tile.query[0][0]; x < tile.query[0][1]; ++x) {
+      for (int64_t y = tile.query[1][0]; y < tile.query[1][1]; ++y) {
+        block.at(problem, tile, x, y, kWidth<T>);
+        f(block);
       }
     }
   }
@@ -106,31 +110,41 @@ inline __attribute__((always_inline)) void for_each_row(const Block& block, cons
   }
 }
 
-// scores[q][lane] = sum_d queries[q][d] * keys[d][lane] for Q queries and N vectors of keys.
+// scores[q][lane] = sum_d queries[q][d] * keys[d][column + lane] for Q queries and N vectors of
+// keys.
 template <typename T, int Q, int N>
 void score_vectors(const T* queries, int64_t padded_dim, int64_t dim, const T* const* keys,
-                   int64_t stride, T* scores, int64_t lanes) {
+                   int64_t column, int64_t stride, T* scores, int64_t lanes) {
   const T* key[N];
-  for (int n = 0; n < N; ++n) key[n] = keys[n];
+  SACCADE_UNROLL
+  for (int n = 0; n < N; ++n) key[n] = keys[n] + column;
   Vec<T> sum[Q][N];
+  SACCADE_UNROLL
   for (int q = 0; q < Q; ++q) {
+    SACCADE_UNROLL
     for (int n = 0; n < N; ++n) sum[q][n] = Vec<T>{};
   }
   for (int64_t d = 0; d < dim; ++d) {
     Vec<T> query[Q];
+    SACCADE_UNROLL
     for (int q = 0; q < Q; ++q) query[q] = broadcast<T>(queries[q * padded_dim + d]);
+    SACCADE_UNROLL
     for (int n = 0; n < N; ++n) {
       const Vec<T> k = in_register(load(key[n] + d * stride));
+      SACCADE_UNROLL
       for (int q = 0; q < Q; ++q) sum[q][n] += query[q] * k;
     }
   }
+  SACCADE_UNROLL
   for (int q = 0; q < Q; ++q) {
+    SACCADE_UNROLL
     for (int n = 0; n < N; ++n) store<T>(scores + q * lanes + n * kWidth<T>, sum[q][n]);
   }
 }
 
 template <typename T>
-using ScoreVectors = void (*)(const T*, int64_t, int64_t, const T* const*, int64_t, T*, int64_t);
+using ScoreVectors = void (*)(const T*, int64_t, int64_t, const T* const*, int64_t, int64_t, T*,
+                              int64_t);
 
 template <int Q>
 constexpr int kVectors = kAccumulators / Q < kMaxVectors ? kAccumulators / Q : kMaxVectors;
@@ -144,13 +158,13 @@ inline ScoreVectors<T> pick_vectors(int count, std::integer_sequence<int, n...>)
 // As above for any number of vectors, cut evenly into runs that fit the registers.
 template <typename T, int Q>
 void score_queries(const T* queries, int64_t padded_dim, int64_t dim, const T* const* keys,
-                   int64_t count, int64_t stride, T* scores, int64_t lanes) {
+                   int64_t count, int64_t column, int64_t stride, T* scores, int64_t lanes) {
   const int64_t runs = ceil_div(count, kVectors<Q>);
   for (int64_t i = 0; i < runs; ++i) {
     const int64_t v = i * count / runs;
     const int vectors = static_cast<int>((i + 1) * count / runs - v);
     pick_vectors<T, Q>(vectors, std::make_integer_sequence<int, kVectors<Q>>{})(
-        queries, padded_dim, dim, keys + v, stride, scores + v * kWidth<T>, lanes);
+        queries, padded_dim, dim, keys + v, column, stride, scores + v * kWidth<T>, lanes);
   }
 }
 
@@ -162,69 +176,100 @@ inline void score(const Block& block, const Box<T>& box, const Problem& problem,
   constexpr decltype(&score_queries<T, 1>) table[] = {score_queries<T, 1>, score_queries<T, 2>,
                                                       score_queries<T, 3>, score_queries<T, 4>};
   static_assert(sizeof(table) / sizeof(table[0]) == kShare);
+  int64_t count = 0;
+  for_each_row(block, box, [&](int64_t row) {
+    const T* key = keys + row * box.dim * box.stride;
+    for (int64_t c = 0; c < block.chunks; ++c) vectors[count++] = key + c * W;
+  });
+  const int64_t extra = ceil_div(problem.extra, W);
+  for (int64_t i = 0; i < extra; ++i) vectors[count + i] = extra_keys + i * W;
   for (int i = 0; i < block.shares; ++i) {
     const Share& share = block.share[i];
     const auto f = table[share.count - 1];
     const T* first = queries + share.first * box.padded_dim;
     T* to = scores + share.first * block.lanes;
-    int64_t count = 0;
-    for_each_row(block, box, [&](int64_t row) {
-      const T* key = keys + row * box.dim * box.stride + (share.begin - box.begin[2]);
-      for (int64_t c = 0; c < block.chunks; ++c) vectors[count++] = key + c * W;
-    });
-    f(first, box.padded_dim, box.dim, vectors, count, box.stride, to, block.lanes);
-    if (problem.extra > 0) {
-      for (count = 0; count * W < problem.extra; ++count) vectors[count] = extra_keys + count * W;
-      f(first, box.padded_dim, box.dim, vectors, count, column_stride<T>(problem.extra),
-        to + block.extra_lane, block.lanes);
-    }
+    f(first, box.padded_dim, box.dim, vectors, count, share.begin - box.begin[2], box.stride, to,
+      block.lanes);
+    f(first, box.padded_dim, box.dim, vectors + count, extra, 0, column_stride<T>(problem.extra),
+      to + block.extra_lane, block.lanes);
   }
 }
 
-// result[q] = sum over the columns [begin, end) and the additional keys of weights[q][key] *
-// tokens[key] for Q queries from `q` on and N vectors of D.
+// What a weighted sum runs over: rows of tokens, and the additional ones.
+template <typename T>
+struct Tokens {
+  const T* const* rows;
+  int64_t count;
+  const T* extra;
+  int64_t extra_count;
+  int64_t dim;                     // from token to token
+  int64_t row_lanes, extra_lanes;  // lanes that a row takes, and all rows
+  int64_t lanes;                   // lanes that a query takes
+};
+
+// result[q] = sum over `columns` tokens of each row from `first` on and the additional ones of
+// weights[q][token] * token for Q queries and N vectors of D from d on.
 template <typename T, int Q, int N>
-void accumulate_vectors(const Block& block, const Box<T>& box, const Problem& problem, int q,
-                        int64_t begin, int64_t end, const T* weights, const T* tokens,
-                        const T* extra_tokens, T* result) {
+void accumulate_vectors(const Tokens<T>& tokens, int64_t first, int64_t columns, int64_t d,
+                        const T* weights, T* result) {
   constexpr int W = kWidth<T>;
-  const int64_t lanes = block.lanes;
-  Vec<T> sum[Q][N];
-  for (int i = 0; i < Q; ++i) {
-    for (int n = 0; n < N; ++n) sum[i][n] = Vec<T>{};
-  }
-  const auto add = [&](const T* weight, const T* token) __attribute__((always_inline)) {
-    Vec<T> v[N];
-    for (int n = 0; n < N; ++n) v[n] = in_register(load(token + n * W));
+  // Two sums of each, where the registers hold them: a sum must not wait for its last addition.
+  constexpr int kSums = 2 * Q * N <= kAccumulators ? 2 : 1;
+  const int64_t lanes = tokens.lanes;
+  const int64_t dim = tokens.dim;
+  Vec<T> sum[kSums][Q][N];
+  SACCADE_UNROLL
+  for (int s = 0; s < kSums; ++s) {
+    SACCADE_UNROLL
     for (int i = 0; i < Q; ++i) {
-      for (int n = 0; n < N; ++n) sum[i][n] += weight[i * lanes] * v[n];
+      SACCADE_UNROLL
+      for (int n = 0; n < N; ++n) sum[s][i][n] = Vec<T>{};
+    }
+  }
+  const auto add = [&](auto s, const T* weight, const T* token) __attribute__((always_inline)) {
+    Vec<T> v[N];
+    SACCADE_UNROLL
+    for (int n = 0; n < N; ++n) v[n] = in_register(load(token + n * W));
+    SACCADE_UNROLL
+    for (int i = 0; i < Q; ++i) {
+      SACCADE_UNROLL
+      for (int n = 0; n < N; ++n) sum[s()][i][n] += weight[i * lanes] * v[n];
     }
   };
-  const T* weight = weights + q * lanes + (begin - block.origin[q]);
-  for_each_row(block, box, [&](int64_t row) {
-    const T* token = tokens + (row * box.columns + begin - box.begin[2]) * box.padded_dim;
-    for (int64_t c = 0; c < end - begin; ++c) add(weight + c, token + c * box.padded_dim);
-    weight += block.chunks * W;
-  });
-  const T* extra_weights = weights + q * lanes + block.extra_lane;
-  for (int64_t s = 0; s < problem.extra; ++s)
-    add(extra_weights + s, extra_tokens + s * box.padded_dim);
+  constexpr std::integral_constant<int, 0> one{};
+  constexpr std::integral_constant<int, kSums - 1> other{};
+  const int64_t offset = first * dim + d;
+  for (int64_t row = 0; row < tokens.count; ++row) {
+    const T* weight = weights + row * tokens.row_lanes;
+    const T* token = tokens.rows[row] + offset;
+    int64_t c = 0;
+    for (; c + 2 <= columns; c += 2, token += 2 * dim) {
+      add(one, weight + c, token);
+      add(other, weight + c + 1, token + dim);
+    }
+    if (c < columns) add(one, weight + c, token);
+  }
+  for (int64_t s = 0; s < tokens.extra_count; ++s)
+    add(one, weights + tokens.extra_lanes + s, tokens.extra + s * dim + d);
+  SACCADE_UNROLL
   for (int i = 0; i < Q; ++i) {
-    for (int n = 0; n < N; ++n) store<T>(result + (q + i) * box.padded_dim + n * W, sum[i][n]);
+    SACCADE_UNROLL
+    for (int n = 0; n < N; ++n) {
+      const Vec<T> total = kSums == 1 ? sum[0][i][n] : sum[0][i][n] + sum[kSums - 1][i][n];
+      store<T>(result + i * dim + d + n * W, total);
+    }
   }
 }
 
 template <typename T, int Q>
-void accumulate_queries(const Block& block, const Box<T>& box, const Problem& problem, int q,
-                        int64_t begin, int64_t end, const T* weights, const T* tokens,
-                        const T* extra_tokens, T* result) {
+void accumulate_queries(const Tokens<T>& tokens, int64_t first, int64_t columns, const T* weights,
+                        T* result) {
   constexpr int W = kWidth<T>;
   constexpr int kMost = kAccumulators / Q >= 4 ? 4 : 2;
   int64_t d = 0;
   const auto run = [&](auto f, int vectors) {
-    for (; d + vectors * W <= box.padded_dim; d += vectors * W) {
-      f(block, box, problem, q, begin, end, weights, tokens + d, extra_tokens + d, result + d);
-    }
+    for (; d + vectors * W <= tokens.dim; d += vectors * W)
+      f(tokens, first, columns, d, weights, result);
   };
   run(accumulate_vectors<T, Q, kMost>, kMost);
   run(accumulate_vectors<T, Q, 2>, 2);
@@ -237,22 +282,35 @@ void accumulate_queries(const Block& block, const Box<T>& box, const Problem& pr
 template <typename T>
 inline void accumulate(const Block& block, const Box<T>& box, const Problem& problem,
                        const Windows& windows, bool finite, const T* weights, const T* tokens,
-                       const T* extra_tokens, T* result) {
+                       const T* extra_tokens, const T** rows, T* result) {
   constexpr decltype(&accumulate_queries<T, 1>) table[] = {
       accumulate_queries<T, 1>, accumulate_queries<T, 2>, accumulate_queries<T, 3>,
       accumulate_queries<T, 4>};
   static_assert(sizeof(table) / sizeof(table[0]) == kShare);
+  int64_t count = 0;
+  for_each_row(block, box,
+               [&](int64_t row) { rows[count++] = tokens + row * box.columns * box.padded_dim; });
+  const Tokens<T> all{rows,
+                      count,
+                      extra_tokens,
+                      problem.extra,
+                      box.padded_dim,
+                      block.chunks * kWidth<T>,
+                      block.extra_lane,
+                      block.lanes};
+  const auto run = [&](int q, int queries, int64_t begin, int64_t end) {
+    table[queries - 1](all, begin - box.begin[2], end - begin,
+                       weights + q * block.lanes + (begin - block.origin[q]),
+                       result + q * box.padded_dim);
+  };
   if (finite) {
     for (int i = 0; i < block.shares; ++i) {
       const Share& share = block.share[i];
-      table[share.count - 1](block, box, problem, share.first, share.begin, share.end, weights,
-                             tokens, extra_tokens, result);
+      run(share.first, share.count, share.begin, share.end);
     }
   } else {
-    for (int q = 0; q < block.queries; ++q) {
-      table[0](block, box, problem, q, windows.begin[block.z + q], windows.end[block.z + q],
-               weights, tokens, extra_tokens, result);
-    }
+    for (int q = 0; q < block.queries; ++q)
+      run(q, 1, windows.begin[block.z + q], windows.end[block.z + q]);
   }
 }
 
@@ -295,9 +353,14 @@ inline __attribute__((always_inline)) void for_each_vector(const Problem& proble
   for (int64_t c = 0; c < block.chunks; ++c) {
     const Mask<T> mask = lanes_between<T>(begin - c * W, end - c * W);
     int64_t lane = c * W;
+    if constexpr (!kBias) {
+      const int64_t step = block.chunks * W;
+      for (const int64_t last = block.extra_lane; lane < last; lane += step) f(lane, mask, -1);
+      continue;
+    }
     for (int64_t rx = block.row_begin[0]; rx < block.row_end[0]; ++rx) {
       for (int64_t ry = block.row_begin[1]; ry < block.row_end[1]; ++ry, lane += block.chunks * W) {
-        f(lane, mask, kBias ? table.offset(problem, block, q, rx, ry) + c * W : -1);
+        f(lane, mask, table.offset(problem, block, q, rx, ry) + c * W);
       }
     }
   }

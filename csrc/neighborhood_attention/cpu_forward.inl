@@ -25,32 +25,60 @@ struct ForwardBuffers {
   }
 };
 
-// Scores become exp(score - max); returns max and sum.
+// Calls f(first query, queries) for as many queries at a time as a vector has lanes: reductions
+// over lanes then wait for each other once for all of them.
+template <typename T, typename F>
+inline __attribute__((always_inline)) void for_each_group(const Block& block, const F& f) {
+  constexpr int W = kWidth<T>;
+  for (int first = 0; first < block.queries; first += W)
+    f(first, static_cast<int>(min(block.queries - first, W)));
+}
+
+// The maximum of every query's scores; the bias is added to them, and lanes outside the window
+// become minus infinity.
 template <typename T, bool kBias>
-inline void softmax(const Problem& problem, const Block& block, const Windows& windows,
-                    const BiasTable<T>& table, const T* bias, int q, T* scores, T* max_score,
-                    T* sum) {
+inline void mask_and_maximize(const Problem& problem, const Block& block, const Windows& windows,
+                              const BiasTable<T>& table, const T* bias, T* scores, T* highest) {
   const Vec<T> lowest = broadcast<T>(static_cast<T>(-__builtin_inf()));
-  Vec<T> highest = lowest;
-  for_each_vector<T, kBias>(problem, block, windows, table, q,
-                            [&](int64_t lane, Mask<T> mask, int64_t offset) {
-                              Vec<T> s = load(scores + lane);
-                              if (kBias && offset >= 0) s += load(bias + offset);
-                              s = mask ? s : lowest;
-                              store<T>(scores + lane, s);
-                              highest = max<T>(s, highest);
-                            });
-  const T top = horizontal_max<T>(highest);
-  // In octaves. The rounding of the shift is the same for all lanes and goes with the sum.
-  const T shift = top * kLog2E<T>;
-  Vec<T> total{};
-  for (int64_t lane = 0; lane < block.lanes; lane += kWidth<T>) {
-    const Vec<T> p = exp2_bounded<T>(load(scores + lane) * kLog2E<T> - shift);
-    store<T>(scores + lane, p);
-    total += p;
-  }
-  *max_score = top;
-  *sum = horizontal_sum<T>(total);
+  for_each_group<T>(block, [&](int first, int queries) {
+    Vec<T> row_highest[kWidth<T>]{};
+    for (int i = 0; i < queries; ++i) {
+      T* row = scores + (first + i) * block.lanes;
+      Vec<T> so_far = lowest;
+      for_each_vector<T, kBias>(problem, block, windows, table, first + i,
+                                [&](int64_t lane, Mask<T> mask, int64_t offset) {
+                                  Vec<T> s = load(row + lane);
+                                  if (kBias && offset >= 0) s += load(bias + offset);
+                                  s = mask ? s : lowest;
+                                  store<T>(row + lane, s);
+                                  so_far = max<T>(s, so_far);
+                                });
+      row_highest[i] = so_far;
+    }
+    store<T>(highest + first, combine_lanes<T>(row_highest, max<T>));
+  });
+}
+
+// Scores become exp(score - highest); gives their sums.
+template <typename T>
+inline void exponentiate(const Block& block, const T* highest, T* scores, T* sums) {
+  const int64_t lanes = block.lanes;
+  for_each_group<T>(block, [&](int first, int queries) {
+    Vec<T> row_sum[kWidth<T>]{};
+    for (int i = 0; i < queries; ++i) {
+      T* row = scores + (first + i) * lanes;
+      // In octaves. The rounding of the shift is the same for all lanes and goes with the sum.
+      const T shift = highest[first + i] * kLog2E<T>;
+      Vec<T> sum{};
+      for (int64_t lane = 0; lane < lanes; lane += kWidth<T>) {
+        const Vec<T> p = exp2_bounded<T>(load(row + lane) * kLog2E<T> - shift);
+        store<T>(row + lane, p);
+        sum += p;
+      }
+      row_sum[i] = sum;
+    }
+    store<T>(sums + first, combine_lanes<T>(row_sum, [](Vec<T> a, Vec<T> b) { return a + b; }));
+  });
 }
 
 template <typename T>
@@ -90,14 +118,13 @@ void forward(const ForwardArgs<T>& args, const Tile& tile, int64_t batch, int64_
       }
       score(block, box, problem, buffer.queries, buffer.keys, buffer.extra_keys, buffer.vectors,
             buffer.scores);
-      T top[kBlock], sum[kBlock]{};
-      for (int q = 0; q < block.queries; ++q) {
-        (in.bias == nullptr ? softmax<T, false>
-                            : softmax<T, true>)(problem, block, windows, table, buffer.bias, q,
-                                                buffer.scores + q * block.lanes, top + q, sum + q);
-      }
+      T top[kBlock], sum[kBlock];
+      (in.bias == nullptr ? mask_and_maximize<T, false>
+                          : mask_and_maximize<T, true>)(problem, block, windows, table, buffer.bias,
+                                                        buffer.scores, top);
+      exponentiate(block, top, buffer.scores, sum);
       accumulate(block, box, problem, windows, finite, buffer.scores, buffer.values,
-                 buffer.extra_values, buffer.result);
+                 buffer.extra_values, buffer.vectors, buffer.result);
       T log_sum[kBlock];
       for (int q = 0; q < block.queries; q += kWidth<T>)
         store<T>(log_sum + q, log<T>(load(sum + q)));

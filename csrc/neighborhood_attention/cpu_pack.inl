@@ -144,31 +144,35 @@ inline void transpose(const T* from, int64_t step, int64_t columns, int64_t dim,
 // One token's D values behind each other, zeros up to a whole vector.
 template <typename T>
 inline void copy_token(const T* from, int64_t dim, int64_t padded_dim, T factor, T* to) {
-  for (int64_t d = 0; d < padded_dim; d += kWidth<T>)
-    store<T>(to + d, load_partial(from + d, dim - d) * factor);
+  int64_t d = 0;
+  for (; d + kWidth<T> <= dim; d += kWidth<T>) store<T>(to + d, load(from + d) * factor);
+  if (d < padded_dim) store<T>(to + d, load_partial(from + d, dim - d) * factor);
 }
 
 template <typename T>
 inline void store_token(const T* from, int64_t dim, T factor, T* to) {
-  for (int64_t d = 0; d < dim; d += kWidth<T>)
-    store_partial<T>(to + d, load(from + d) * factor, dim - d);
+  int64_t d = 0;
+  for (; d + kWidth<T> <= dim; d += kWidth<T>) store<T>(to + d, load(from + d) * factor);
+  if (d < dim) store_partial<T>(to + d, load(from + d) * factor, dim - d);
 }
 
 // Tokens as rows of padded_dim values; returns whether all of them are finite.
 template <typename T>
 inline bool copy_tokens(const T* from, int64_t step, int64_t count, const Box<T>& box,
                         int64_t ahead, T* to) {
-  // Two sums, so that one does not wait for the other.
-  Vec<T> poison[2]{};
+  // Bits of NaN where a value is not finite, else of zero.
+  typename Simd<T>::Bits poison{};
+  const auto copy = [&](int64_t d, Vec<T> v) __attribute__((always_inline)) {
+    store<T>(to + d, v);
+    poison |= bits_of<T>(v - v);
+  };
   for (int64_t i = 0; i < count; ++i, from += step, to += box.padded_dim) {
     prefetch_token(from + ahead, box.dim);
-    for (int64_t d = 0; d < box.padded_dim; d += kWidth<T>) {
-      const Vec<T> v = load_partial(from + d, box.dim - d);
-      store<T>(to + d, v);
-      poison[d / kWidth<T> % 2] += v * T(0);
-    }
+    int64_t d = 0;
+    for (; d + kWidth<T> <= box.dim; d += kWidth<T>) copy(d, load(from + d));
+    if (d < box.dim) copy(d, load_partial(from + d, box.dim - d));
   }
-  return horizontal_sum<T>(poison[0] + poison[1]) == T(0);
+  return horizontal_sum<T>(of_bits<T>(poison)) == T(0);
 }
 
 template <typename T>

@@ -9,8 +9,6 @@ namespace saccade::scan::SACCADE_ISA_NAMESPACE {
 using namespace saccade::SACCADE_ISA_NAMESPACE;
 
 #define SACCADE_INLINE inline __attribute__((always_inline))
-// For loops over registers: their arrays must not become memory.
-#define SACCADE_UNROLL _Pragma("GCC unroll 16")
 
 // 2^x in at most 2 ulp, 0 below the smallest normal number, infinity from the largest exponent on,
 // NaN for NaN without a payload. x = n + r with |r| <= 1/2; the end of the range is such that the

@@ -38,6 +38,28 @@ Sizes check_circuit(const Tensor& params, const Tensor& inputs, const OptionalTe
   return sizes;
 }
 
+Program make_program(const Sizes& sizes, const Tensor& plan, const Tensor& constants,
+                     const OptionalTensor& state) {
+  Program program(static_cast<const int32_t*>(plan.const_data_ptr()), plan.numel(),
+                  static_cast<const double*>(constants.const_data_ptr()), constants.numel(),
+                  sizes.params, sizes.inputs);
+  STD_TORCH_CHECK(program.bits == sizes.bits, "plan is for ", program.bits, " bits, not ",
+                  sizes.bits, ".");
+  STD_TORCH_CHECK(program.observables <= sizes.observables, "plan has ", program.observables,
+                  " observables, not ", sizes.observables, ".");
+  STD_TORCH_CHECK(program.zero != state.has_value(), "plan starts at ",
+                  program.zero ? "|0...0>" : "a given state", ", but state is ",
+                  state.has_value() ? "given." : "absent.");
+  return program;
+}
+
+Gradients::Gradients(const Tensor& like, const Sizes& sizes, bool with_state)
+    : params(torch::stable::new_empty(like, std::vector{sizes.params})),
+      inputs(torch::stable::new_empty(like, std::vector{sizes.batch, sizes.inputs})),
+      state(torch::stable::new_empty(
+          like, with_state ? std::vector{sizes.batch, int64_t{1} << sizes.bits, int64_t{2}}
+                           : std::vector{int64_t{0}})) {}
+
 void check_shape(const char* name, const Tensor& tensor, const std::vector<int64_t>& expected,
                  const Tensor& like) {
   bool fits = tensor.dim() == static_cast<int64_t>(expected.size());

@@ -12,7 +12,6 @@
 #include "common/scratch.h"
 #include "statevector/bind.h"
 #include "statevector/kernel.h"
-#include "statevector/program.h"
 
 namespace saccade::statevector {
 namespace {
@@ -56,13 +55,8 @@ struct Job {
   bool small, over_cosets;
 
   Job(const Sizes& sizes, const Tensor& params, const Tensor& inputs, const Tensor& plan,
-      const Tensor& constants)
-      : program(data<int32_t>(plan), plan.numel(), data<double>(constants), constants.numel(),
-                sizes.params, sizes.inputs) {
-    STD_TORCH_CHECK(program.bits == sizes.bits, "plan is for ", program.bits, " bits, not ",
-                    sizes.bits, ".");
-    STD_TORCH_CHECK(program.observables <= sizes.observables, "plan has ", program.observables,
-                    " observables, not ", sizes.observables, ".");
+      const Tensor& constants, const OptionalTensor& state)
+      : program(make_program(sizes, plan, constants, state)) {
     const int64_t width = kernels<T>().width;
     // samples in the lanes where states are small and there are enough of them, or amplitudes few
     const bool samples =
@@ -255,14 +249,6 @@ Tensor empty(const Tensor& like, const std::vector<int64_t>& sizes) {
   return torch::stable::new_empty(like, sizes);
 }
 
-// Absent states must be |0...0> in the plan, and the other way round.
-template <typename T>
-void check_start(const Job<T>& job, const OptionalTensor& state) {
-  STD_TORCH_CHECK(job.program.zero != state.has_value(), "plan starts at ",
-                  job.program.zero ? "|0...0>" : "a given state", ", but state is ",
-                  state.has_value() ? "given." : "absent.");
-}
-
 OptionalTensor contiguous(const OptionalTensor& tensor) {
   if (!tensor.has_value()) return std::nullopt;
   return torch::stable::contiguous(*tensor);
@@ -277,8 +263,7 @@ Tensor forward(const Tensor& params_, const Tensor& inputs_, const OptionalTenso
   Tensor out = empty(params, {sizes.batch, int64_t{1} << bits, 2});
   for_compute_type(params.scalar_type(), [&](auto zero) {
     using T = decltype(zero);
-    const Job<T> job(sizes, params, inputs, plan, constants);
-    check_start(job, state);
+    const Job<T> job(sizes, params, inputs, plan, constants, state);
     run_state<T>(job, data_or_null<T>(state), data<T>(out));
   });
   return out;
@@ -297,8 +282,7 @@ std::tuple<Tensor, Tensor> expval_forward(const Tensor& params_, const Tensor& i
                      : empty(params, {0});
   for_compute_type(params.scalar_type(), [&](auto zero) {
     using T = decltype(zero);
-    const Job<T> job(sizes, params, inputs, plan, constants);
-    check_start(job, state);
+    const Job<T> job(sizes, params, inputs, plan, constants, state);
     run_expval<T>(job, data_or_null<T>(state), observables, data<T>(values),
                   keep ? data<T>(kept) : nullptr);
     // rows that no tile fills: the same inputs give the same bits
@@ -307,15 +291,6 @@ std::tuple<Tensor, Tensor> expval_forward(const Tensor& params_, const Tensor& i
   });
   return {values, kept};
 }
-
-struct Gradients {
-  Tensor params, inputs, state;
-  Gradients(const Tensor& like, const Sizes& sizes, bool with_state)
-      : params(empty(like, {sizes.params})),
-        inputs(empty(like, {sizes.batch, sizes.inputs})),
-        state(with_state ? empty(like, {sizes.batch, int64_t{1} << sizes.bits, 2})
-                         : empty(like, {0})) {}
-};
 
 std::tuple<Tensor, Tensor, Tensor> backward(const Tensor& grad_out_, const Tensor& params_,
                                             const Tensor& inputs_, const OptionalTensor& state,
@@ -332,8 +307,7 @@ std::tuple<Tensor, Tensor, Tensor> backward(const Tensor& grad_out_, const Tenso
   Gradients grads(params, sizes, state.has_value());
   for_compute_type(params.scalar_type(), [&](auto zero) {
     using T = decltype(zero);
-    const Job<T> job(sizes, params, inputs, plan, constants);
-    check_start(job, state);
+    const Job<T> job(sizes, params, inputs, plan, constants, state);
     std::fill_n(data<T>(grads.inputs), grads.inputs.numel(), T(0));
     run_backward<T>(
         job, sizes,
@@ -365,8 +339,7 @@ std::tuple<Tensor, Tensor, Tensor> expval_backward(const Tensor& grad_values_,
   Gradients grads(params, sizes, state.has_value());
   for_compute_type(params.scalar_type(), [&](auto zero) {
     using T = decltype(zero);
-    const Job<T> job(sizes, params, inputs, plan, constants);
-    check_start(job, state);
+    const Job<T> job(sizes, params, inputs, plan, constants, state);
     std::fill_n(data<T>(grads.inputs), grads.inputs.numel(), T(0));
     const T* const g = data<T>(grad_values);
     run_backward<T>(

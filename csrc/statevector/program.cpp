@@ -2,7 +2,7 @@
 
 #include <torch/headeronly/util/Exception.h>
 
-#include <algorithm>
+#include "statevector/span.h"
 
 namespace saccade::statevector {
 namespace {
@@ -33,38 +33,6 @@ class Reader {
  private:
   const T* data_;
   int64_t left_;
-};
-
-bool odd(int64_t x) { return __builtin_parityll(static_cast<uint64_t>(x)); }
-
-int top(int64_t x) { return 63 - __builtin_clzll(static_cast<uint64_t>(x)); }
-
-// A basis in which every leading bit is set in its own vector alone.
-class Span {
- public:
-  int64_t reduce(int64_t x) const {
-    for (const int64_t v : vectors_) {
-      if (x >> top(v) & 1) x ^= v;
-    }
-    return x;
-  }
-  void add(int64_t x) {
-    x = reduce(x);
-    if (x == 0) return;
-    for (int64_t& v : vectors_) {
-      if (v >> top(x) & 1) v ^= x;
-    }
-    vectors_.push_back(x);
-  }
-  int size() const { return static_cast<int>(vectors_.size()); }
-  std::vector<int64_t> sorted() const {
-    std::vector<int64_t> out = vectors_;
-    std::sort(out.begin(), out.end());
-    return out;
-  }
-
- private:
-  std::vector<int64_t> vectors_;
 };
 
 }  // namespace
@@ -135,7 +103,7 @@ Program::Program(const int32_t* ints, int64_t n_ints, const double* floats, int6
       std::vector<int32_t> own;
       for (int32_t m = 0; m < e.masks; ++m) {
         own.push_back(in.next(0, all));
-        if (pass.kind == PassKind::kPair && odd(own[m] & x[0])) e.across |= 1 << m;
+        if (pass.kind == PassKind::kPair && odd_parity(own[m] & x[0])) e.across |= 1 << m;
       }
       if (dense_gate) sizes.push_back(e.chain + (int64_t{2} << (2 * pass.flips)));
       entries.push_back(e);
@@ -168,7 +136,7 @@ std::vector<Group> Program::group(int32_t lane_bits) {
   const int limit = whole ? block_bits : kCosetBits;
   std::vector<Group> groups;
   const auto close = [&](int32_t first, int32_t end, Span span) {
-    for (int b = 0; b < block_bits && span.size() < limit; ++b) span.add(int64_t{1} << b);
+    span.fill(block_bits, limit);
     Group g{};
     g.first = first;
     g.count = end - first;
@@ -176,7 +144,7 @@ std::vector<Group> Program::group(int32_t lane_bits) {
     const std::vector<int64_t> basis = span.sorted();
     for (int k = 0; k < g.bits; ++k) {
       g.basis[k] = basis[k];
-      g.pivots[k] = top(basis[k]);
+      g.pivots[k] = top_bit(basis[k]);
     }
     for (int32_t p = first; p < end; ++p) {
       Pass& pass = passes[p];
@@ -195,7 +163,7 @@ std::vector<Group> Program::group(int32_t lane_bits) {
           entry.low[m] = masks[e][m] & ((1 << lane_bits) - 1);
           entry.local[m] = 0;
           for (int b = 0; b < g.bits; ++b) {
-            entry.local[m] |= static_cast<int32_t>(odd(entry.high[m] & g.basis[b])) << b;
+            entry.local[m] |= static_cast<int32_t>(odd_parity(entry.high[m] & g.basis[b])) << b;
           }
         }
       }

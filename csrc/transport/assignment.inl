@@ -19,12 +19,17 @@ struct TwoSmallest {
   int32_t at, second_at;
 };
 
+constexpr double kInfinity = __builtin_huge_val();
+
 // One problem, in memory that the whole team sees. Rows of `cost` have ld >= m numbers, infinite
-// from m on and where an edge is forbidden.
-template <typename T>
+// from m on and where an edge is forbidden. Costs may be stored in a narrower type than T.
+template <typename T, typename C = T>
 struct Problem {
+  using Number = T;
+  using Cost = C;
   int32_t n, m, ld;
-  const T* cost;
+  const C* cost;
+  T price;             // of an edge that is stored as infinite
   T* v;                // [ld]
   T* open;             // [ld] v, but -inf where a column is closed in the search that is under way
   T* distance;         // [ld] of open columns
@@ -34,17 +39,22 @@ struct Problem {
   int32_t* waiting;    // [n] rows without a partner
   int32_t* closed;     // [n + 1] columns in the order of their distances
   T* closed_distance;  // [n + 1]
+
+  SACCADE_TRANSPORT_FUNCTION T at(int32_t i, int32_t j) const {
+    const T c = static_cast<T>(cost[int64_t{i} * ld + j]);
+    return c < static_cast<T>(kInfinity) ? c : price;
+  }
 };
 
-constexpr double kInfinity = __builtin_huge_val();
 constexpr int kRounds = 2;
 // Bids in a round of row reduction, for each row that waits.
 constexpr int kBids = 16;
 
 // Square matrices: v_j the smallest cost of column j, matched with its row where that is free.
 // False: a column has no edge.
-template <class Team, typename T>
-SACCADE_TRANSPORT_FUNCTION bool reduce_columns(const Team& team, const Problem<T>& p) {
+template <class Team, class P>
+SACCADE_TRANSPORT_FUNCTION bool reduce_columns(const Team& team, const P& p) {
+  using T = typename P::Number;
   team.smallest_of_columns(p, p.v, p.from);
   team.sync();
   // infinity from infinity is no number
@@ -70,8 +80,9 @@ SACCADE_TRANSPORT_FUNCTION bool reduce_columns(const Team& team, const Problem<T
 }
 
 // A row that one column alone wanted may lower that column until a second one ties.
-template <class Team, typename T>
-SACCADE_TRANSPORT_FUNCTION void transfer(const Team& team, const Problem<T>& p) {
+template <class Team, class P>
+SACCADE_TRANSPORT_FUNCTION void transfer(const Team& team, const P& p) {
+  using T = typename P::Number;
   for (int32_t i = 0; i < p.n; ++i) {
     const int32_t j = p.column_of[i];
     if (j < -1) {
@@ -81,15 +92,15 @@ SACCADE_TRANSPORT_FUNCTION void transfer(const Team& team, const Problem<T>& p) 
       const T least = team.smallest_but(p, i, j);
       team.sync();
       if (team.leads() && least < static_cast<T>(kInfinity)) {
-        p.v[j] -= least - (p.cost[int64_t{i} * p.ld + j] - p.v[j]);
+        p.v[j] -= least - (p.at(i, j) - p.v[j]);
       }
     }
     team.sync();
   }
 }
 
-template <class Team, typename T>
-SACCADE_TRANSPORT_FUNCTION int32_t list_waiting(const Team& team, const Problem<T>& p) {
+template <class Team, class P>
+SACCADE_TRANSPORT_FUNCTION int32_t list_waiting(const Team& team, const P& p) {
   int32_t count = 0;
   for (int32_t i = 0; i < p.n; ++i) {
     if (p.column_of[i] >= 0) continue;
@@ -102,9 +113,9 @@ SACCADE_TRANSPORT_FUNCTION int32_t list_waiting(const Team& team, const Problem<
 
 // Every waiting row takes its best column and lowers it until the second best ties; who had it
 // before goes on at once. Returns how many still wait, or -1: a row has no edge.
-template <class Team, typename T>
-SACCADE_TRANSPORT_FUNCTION int32_t reduce_rows(const Team& team, const Problem<T>& p,
-                                               int32_t count) {
+template <class Team, class P>
+SACCADE_TRANSPORT_FUNCTION int32_t reduce_rows(const Team& team, const P& p, int32_t count) {
+  using T = typename P::Number;
   int32_t at = 0, left = 0;
   // rows that bid against each other by tiny steps are for the shortest paths
   int64_t steps = int64_t{kBids} * count;
@@ -145,8 +156,9 @@ SACCADE_TRANSPORT_FUNCTION int32_t reduce_rows(const Team& team, const Problem<T
 }
 
 // Matches row `start` along the shortest alternating path. False: no free column can be reached.
-template <class Team, typename T>
-SACCADE_TRANSPORT_FUNCTION bool augment(const Team& team, const Problem<T>& p, int32_t start) {
+template <class Team, class P>
+SACCADE_TRANSPORT_FUNCTION bool augment(const Team& team, const P& p, int32_t start) {
+  using T = typename P::Number;
   T shortest = team.begin_search(p, start);
   int32_t count = 0, end;
   for (;;) {
@@ -154,7 +166,7 @@ SACCADE_TRANSPORT_FUNCTION bool augment(const Team& team, const Problem<T>& p, i
     end = team.nearest(p, shortest);
     const int32_t i = p.row_of[end];
     if (i < 0) break;
-    const T offset = (p.cost[int64_t{i} * p.ld + end] - p.v[end]) - shortest;
+    const T offset = (p.at(i, end) - p.v[end]) - shortest;
     team.sync();
     if (team.leads()) {
       p.closed[count] = end;
@@ -185,8 +197,9 @@ SACCADE_TRANSPORT_FUNCTION bool augment(const Team& team, const Problem<T>& p, i
 }
 
 // Matches all rows, or returns false where that cannot be.
-template <class Team, typename T>
-SACCADE_TRANSPORT_FUNCTION bool solve(const Team& team, const Problem<T>& p) {
+template <class Team, class P>
+SACCADE_TRANSPORT_FUNCTION bool solve(const Team& team, const P& p) {
+  using T = typename P::Number;
   team.each(p.ld, [&](int32_t j) {
     p.v[j] = T{0};
     p.row_of[j] = -1;

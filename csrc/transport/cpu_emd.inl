@@ -202,8 +202,8 @@ inline Sums match(const Costs<T>& costs, int64_t n, double mass, Memory memory,
   int64_t* const row_to_col = memory.take<int64_t>(n);
   int64_t* const col_to_row = memory.take<int64_t>(n);
   T* const total = memory.take<T>(1);
-  solve_assignment<T>(costs, n, n, false, memory.base + memory.used,
-                      {row_to_col, col_to_row, total, out.f, out.g});
+  solve_alone<T>(costs, n, n, false, memory.base + memory.used,
+                 {row_to_col, col_to_row, total, out.f, out.g});
   Sums sums;
   for (int64_t i = 0; i < n; ++i) {
     const int64_t j = row_to_col[i];

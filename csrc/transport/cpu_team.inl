@@ -6,7 +6,9 @@
 
 #define SACCADE_TRANSPORT_NAMESPACE SACCADE_ISA_NAMESPACE
 #define SACCADE_TRANSPORT_FUNCTION inline
+#define SACCADE_TRANSPORT_LAYOUT inline
 #include "transport/assignment.inl"
+#include "transport/assignment_whole.inl"
 
 namespace saccade::transport::exact::SACCADE_ISA_NAMESPACE {
 
@@ -78,6 +80,8 @@ struct Alone {
   }
   bool leads() const { return true; }
   void sync() const {}
+  double sum(double x) const { return x; }
+  double smallest(double x) const { return x; }
 
   template <typename T>
   void smallest_of_columns(const Problem<T>& p, T* smallest, int32_t* row) const {

@@ -71,6 +71,16 @@ def test_our_own_failure_is_raised(suite: Callable[..., Suite], broken: Peer) ->
         run(suite(ours=broken), Options(quick=True, peers=("none",), memory=False))
 
 
+def test_a_case_that_ours_refuses_is_left_out_with_a_note(
+    suite: Callable[..., Suite], scaled: Callable[..., Peer], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ours = scaled("saccade", 1.0)
+    monkeypatch.setattr(ours, "refusal", lambda *_: "runs on the CPU")
+    report = run(suite(ours=ours), Options(quick=True, peers=("none",), memory=False))
+    assert (report.cases, report.rows) == ((), [])
+    assert "small is left out: ours runs on the CPU" in report.notes
+
+
 MISTAKES = [
     pytest.param({"cases": ("S9",)}, "cases must be among small, got 'S9'", id="case"),
     pytest.param({"peers": ("nattn",)}, "peers must be among right, got 'nattn'", id="peer"),

@@ -54,7 +54,8 @@ def test_soft_gradients_keep_their_size_over_temperatures() -> None:
 def test_margin_loss_is_its_formula() -> None:
     f, g = torch.tensor([[1.0, 2.0]]), torch.tensor([[0.0, 4.0]])
     up, down = torch.tensor([[0.7, 0.1]]), torch.tensor([[0.3, 0.5]])
-    square = (1.0 * (1 - 0 - 0.5) ** 2 + 0.6 * (2 - 4 + 0.5) ** 2) / 2
+    aims = (0.5 * 0.4, 4 - 0.5 * 0.4 / 0.6)
+    square = (1.0 * (1 - aims[0]) ** 2 + 0.6 * (2 - aims[1]) ** 2) / 2
     hard = math.log(math.e + math.e**2) - 2
     loss = margin_loss(f, g, torch.tensor([1]), up, down, gamma=0.5, alpha=0.25)
     assert float(loss) == pytest.approx(0.75 * square + 0.25 * hard, rel=1e-6)
@@ -73,6 +74,15 @@ def test_weights_grow_where_the_ensemble_is_wrong() -> None:
     assert (weights.edge(-residual) > 0).all()
     ratio = (weights.up / weights.down).log()
     torch.testing.assert_close(ratio, -2 * residual / residual.abs().max())
+
+
+def test_the_margin_makes_the_mean_of_two_answers_the_teachers() -> None:
+    torch.manual_seed(0)
+    residual = torch.randn(20, 4).double()
+    weights = MarginWeights(20, 4, eta=1e-3)
+    weights.update(residual)
+    share = (weights.up - weights.down) / (weights.up + weights.down) / weights.eta
+    torch.testing.assert_close(weights.largest * share, -residual, rtol=1e-6, atol=0)
 
 
 def samples(count: int = 60) -> TensorDataset:

@@ -126,3 +126,48 @@ def backward(
     )  # fmt: skip
     assert library.run_backward(ctypes.byref(problem)) == 0
     return [*results, *weights]
+
+
+class Costs(ctypes.Structure):
+    """As in csrc/transport/exact.h."""
+
+    _fields_ = [
+        ("data", c_void_p), ("row", c_int64), ("column", c_int64), ("mask", c_void_p),
+        ("mask_row", c_int64), ("mask_column", c_int64),
+    ]  # fmt: skip
+
+
+MATCHING = ("row_to_col", "col_to_row", "total", "row_dual", "col_dual")
+
+
+class Assignments(ctypes.Structure):
+    """As in csrc/transport/cuda_assignment.cuh."""
+
+    _fields_ = [
+        ("batch", c_int64), ("n", c_int64), ("m", c_int64), ("costs", Costs),
+        ("cost_batch", c_int64), ("mask_batch", c_int64), ("maximize", c_bool),
+        *((name, c_void_p) for name in (*MATCHING, "workspace")),
+    ]  # fmt: skip
+
+
+def assignment(
+    library: ctypes.CDLL, cost: Tensor, mask: Tensor | None = None, maximize: bool = False
+) -> tuple[Tensor, ...]:
+    """What assignment_forward returns; cost [B, n, m] with any strides."""
+    batch, n, m = cost.shape
+    kind = "double" if cost.dtype == torch.float64 else "float"
+    space = getattr(library, f"workspace_{kind}")
+    space.argtypes, space.restype = (c_int64, c_int64), c_int64
+    workspace = torch.full((batch * space(n, m),), 255, dtype=torch.uint8)
+    results = (
+        torch.full((batch, n), -9), torch.full((batch, m), -9),
+        *(torch.full(shape, torch.nan, dtype=cost.dtype) for shape in ((batch,), (batch, n))),
+        torch.full((batch, m), torch.nan, dtype=cost.dtype),
+    )  # fmt: skip
+    strides = (0, 0, 0) if mask is None else mask.stride()
+    problem = Assignments(
+        batch, n, m, Costs(pointer(cost), *cost.stride()[1:], pointer(mask), *strides[1:]),
+        cost.stride(0), strides[0], maximize, *map(pointer, results), pointer(workspace),
+    )  # fmt: skip
+    assert getattr(library, f"run_assignment_{kind}")(ctypes.byref(problem)) == 0
+    return results

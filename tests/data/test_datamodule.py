@@ -42,7 +42,9 @@ def test_order_follows_seed_and_epoch():
 
 def test_augmentation_depends_on_seed_epoch_and_index_alone(digits):
     def augmented(draw, noise, seed=0):
-        module = ImageDataModule(digits, img_size=16, batch_size=10, augment="light", seed=seed)
+        module = ImageDataModule(
+            digits, img_size=16, batch_size=10, augment="light", rand_ops=1, erase=0.5, seed=seed
+        )
         torch.manual_seed(noise)
         return module.train_dataloader().dataset[draw][0]
 

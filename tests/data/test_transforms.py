@@ -52,7 +52,7 @@ def test_normalize_maps_black_and_white(normalize, low, high):
 @pytest.mark.parametrize("channels", [1, 3])
 def test_augmentations_give_uint8_of_the_right_size(name, channels):
     transform, sizes = augmentation(name, 16, mirrors=True)
-    assert sizes == (name == "medvitv2")
+    assert sizes == (name in ("crop", "medvitv2"))
     if transform is None:
         return
     image = torch.arange(256, dtype=torch.uint8).reshape(1, 16, 16).repeat(channels, 1, 1)
@@ -70,9 +70,78 @@ def test_digits_are_never_mirrored():
         assert torch.all(inside.diff() > 0)
 
 
+@pytest.mark.parametrize("channels", [1, 3])
+def test_randaugment_applies_its_operations_to_any_policy(channels):
+    image = torch.randint(0, 256, (channels, 16, 12), dtype=torch.uint8)
+    none, sizes = augmentation("none", 16, mirrors=True, rand_ops=2, rand_magnitude=30)
+    assert not sizes
+    torch.manual_seed(0)
+    outs = [none(image) for _ in range(8)]
+    assert all(out.shape == image.shape and out.dtype == torch.uint8 for out in outs)
+    assert sum(not torch.equal(out, image) for out in outs) > 4
+    crop, sizes = augmentation("crop", 9, mirrors=True, rand_ops=1)
+    assert sizes
+    assert crop(image).shape == (channels, 9, 9)
+    assert augmentation("none", 16, mirrors=True)[0] is None
+
+
+def test_randaugment_leaves_the_mean_where_it_moves_the_image_away():
+    transform, _ = augmentation(
+        "none", 16, mirrors=True, rand_ops=1, rand_magnitude=30, mean=(0.2, 0.4, 0.6)
+    )
+    white = torch.full((3, 16, 16), 255, dtype=torch.uint8)
+    torch.manual_seed(0)
+    corners = {tuple(transform(white)[:, 0, 0].tolist()) for _ in range(60)}
+    assert (51, 102, 153) in corners
+
+
+def test_erasing_sets_a_rectangle_to_the_mean():
+    transform, sizes = augmentation("none", 20, mirrors=True, erase=1.0, mean=(0.2, 0.4, 0.6))
+    assert not sizes
+    image = torch.full((3, 20, 30), 255, dtype=torch.uint8)
+    for seed in range(10):
+        torch.manual_seed(seed)
+        out = transform(image)
+        gone = out[0] != 255
+        rows, columns = gone.any(1).sum(), gone.any(0).sum()
+        assert int(gone.sum()) == int(rows * columns)
+        assert 0.01 < int(gone.sum()) / 600 < 0.36
+        assert out[:, gone].unique(dim=1).flatten().tolist() == [51, 102, 153]
+    assert torch.equal(image, torch.full_like(image, 255))
+
+
+def test_erasing_has_its_probability():
+    transform, _ = augmentation("none", 8, mirrors=True, erase=0.25)
+    image = torch.full((1, 8, 8), 255, dtype=torch.uint8)
+    torch.manual_seed(0)
+    count = sum(not torch.equal(transform(image), image) for _ in range(400))
+    assert 70 < count < 130
+
+
+@pytest.mark.parametrize(
+    ("options", "text"),
+    [
+        ({"rand_ops": -1}, r"rand_ops must be at least 0 .* got -1 and 9"),
+        ({"rand_magnitude": 31}, r"rand_magnitude in \[0, 30\]; got 0 and 31"),
+        ({"erase": 1.5}, r"erase must be in \[0, 1\]; got 1.5"),
+    ],
+    ids=["operations", "magnitude", "erase"],
+)
+def test_augmentation_mistakes(options, text):
+    with pytest.raises(ValueError, match=text):
+        augmentation("none", 8, mirrors=True, **options)
+
+
+def test_the_configuration_knows_every_policy():
+    from saccade.learn import TrainConfig
+
+    for name in AUGMENTATIONS:
+        assert TrainConfig(augment=name).augment == name
+
+
 def test_unknown_names_are_refused():
     with pytest.raises(
-        ValueError, match="augment must be one of none, light, medvitv2; got 'heavy'"
+        ValueError, match="augment must be one of none, light, crop, medvitv2; got 'heavy'"
     ):
         augmentation("heavy", 16, mirrors=True)
     with pytest.raises(ValueError, match="corruption must be one of gaussian_noise"):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import importlib
 import json
 import re
@@ -55,13 +56,13 @@ def test_the_newest_result_of_each_device_is_taken(tmp_path: Path) -> None:
     assert results.load(tmp_path / "absent") == []
 
 
-def test_the_speed_table_has_ratios_and_versions() -> None:
+def test_the_speed_table_has_a_line_a_problem_with_the_nearest_peer_first() -> None:
     results = importlib.import_module("_docs.results")
-    header, _, forward, training = results.speed(result()).splitlines()
-    assert "sdpa (sdpa 1)" in header
-    assert "absent" not in header
-    assert forward == "| `[4, 56], kernel_size=7` | forward | 2.00 | 0.50 | 45.0x |"
-    assert training.endswith("| 2.00 | 0.50 | - |")
+    timed = result()
+    timed["results"].append(row("S1", "forward", "gather", 70.0))
+    *_, line = results.brief([timed]).splitlines()
+    problem = "S1: `[4, 56], kernel_size=7`"
+    assert line == f"| `word` | {problem} | 2.00 | gather 35.0, sdpa 45.0 | 2.00 |  |"
 
 
 def test_details_say_who_was_absent_and_what_bounds() -> None:
@@ -139,6 +140,34 @@ def test_a_formula_that_cannot_be_set_is_an_error(latex: str) -> None:
 
 
 ROOT = Path(__file__).parents[2]
+
+
+def test_a_map_finds_functions_methods_and_constants() -> None:
+    maps = importlib.import_module("_docs.tables").line_map
+    module, file = "saccade.systems._arms", "python/saccade/systems/_arms.py"
+    lines = (ROOT / file).read_text().splitlines()
+    *_, function, method, constant = maps(
+        [("f", f"{module}:run_folder"), ("m", f"{module}:TrainedArms.__call__"),
+         ("c", f"{module}:ACCURACY")]
+    ).splitlines()  # fmt: skip
+    for row, start in (
+        (function, "def run_folder("),
+        (method, "    def __call__("),
+        (constant, "ACCURACY = "),
+    ):
+        found = int(row.split(f"{file}:")[1].split("`")[0])
+        assert lines[found - 1].startswith(start)
+
+
+def test_an_outcome_ends_with_what_was_found_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    tables = importlib.import_module("_docs.tables")
+    systems = importlib.import_module("saccade.systems")
+    name = systems.list_systems()[0]
+    declared = dataclasses.replace(systems.get_system(name), findings="The scale is why.")
+    monkeypatch.setattr(systems, "get_system", lambda name: declared)
+    assert tables.outcome(name).endswith("\n\nThe scale is why.")
+
+
 HOOKS = [
     ("wall", "#include <torch/csrc/stable/tensor.h>", '#include "common/isa.h"'),
     ("assert", "    assert x > 0", "    assertion = 1"),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import random
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -82,6 +83,39 @@ def random_program(n: int, length: int, seed: int, names: list[str] | None = Non
     generator.shuffle(order)
     drawn = [random_instruction(generator, name, n) for name in order[:length]]
     return Program(n, tuple(d for d in drawn if d is not None), N_PARAMS, N_INPUTS)
+
+
+DAGGERS = {"s": "sdg", "t": "tdg", "sx": "sxdg"}
+DAGGERS |= {dagger: gate for gate, dagger in DAGGERS.items()}
+
+
+def _inverse(entry: Instruction) -> list[Instruction]:
+    """Instructions that undo one."""
+    if entry.name == "iswap":  # the fourth power is the identity
+        return [entry] * 3
+    values = tuple(replace(v, coefficient=-v.coefficient, offset=-v.offset) for v in entry.values)
+    if entry.name == "rot":
+        values = values[::-1]
+    if entry.name == "u3":
+        values = values[0], values[2], values[1]
+    size = 2 ** len(entry.wires)
+    matrix = (
+        tuple(
+            entry.matrix[column * size + row].conjugate()
+            for row in range(size)
+            for column in range(size)
+        )
+        if entry.matrix
+        else ()
+    )
+    name = DAGGERS.get(entry.name, entry.name)
+    return [replace(entry, name=name, values=values, matrix=matrix)]
+
+
+def inverse(program: Program) -> Program:
+    """The circuit that undoes one."""
+    steps = [gate for entry in reversed(program.instructions) for gate in _inverse(entry)]
+    return replace(program, instructions=tuple(steps))
 
 
 def random_values(

@@ -54,6 +54,36 @@ FRONT: dict[str, tuple[Callable[[], Any], type[Exception], str]] = {
         ValueError,
         "the leading axes of a must broadcast to those of cost, (2,), got (1, 2).",
     ),
+    "negative": (
+        lambda: ops.emd(COST, torch.tensor([[0.5, 0.5, 0.0], [0.5, -0.25, 0.75]])),
+        ValueError,
+        "a must not be negative, got -0.25 at (1, 1).",
+    ),
+    "negative-expanded": (
+        lambda: ops.emd(COST, None, torch.tensor([0.5, 0.5, 1.0, -1.0])),
+        ValueError,
+        "b must not be negative, got -1 at (3,).",
+    ),
+    "total": (
+        lambda: ops.emd(COST, torch.tensor([[0.5, 0.5, 0.0], [0.5, 0.25, 0.75]])),
+        ValueError,
+        "a and b must have the same total, got 1.5 and 1.",
+    ),
+    "totals": (
+        lambda: ops.emd(COST, torch.full((2, 3), 1 / 3), torch.full((4,), 0.3)),
+        ValueError,
+        "a and b must have the same total, got 1 and 1.2.",
+    ),
+    "total-of-nothing": (
+        lambda: ops.emd(COST[..., :0], torch.full((3,), 1 / 3)),
+        ValueError,
+        "a and b must have the same total, got 1 and 0.",
+    ),
+    "total-half": (
+        lambda: ops.emd(COST.bfloat16(), torch.tensor([0.5, 0.5, 0.25]).bfloat16()),
+        ValueError,
+        "a and b must have the same total, got 1.25 and 1",
+    ),
     "backend": (
         lambda: ops.emd(COST, backend="gpu"),
         ValueError,

@@ -24,6 +24,7 @@ from .statevector_circuits import (
     N_INPUTS,
     N_PARAMS,
     NAMES,
+    inverse,
     random_program,
     random_state,
     random_sums,
@@ -111,6 +112,35 @@ def test_expectation_values_and_their_gradients(case: Case) -> None:
         results.append([values.detach(), *gradients(loss, own)])
     for got, expected in zip(*results, strict=True):
         torch.testing.assert_close(got, expected, rtol=0, atol=20 * TOLERANCE[case.dtype])
+
+
+# 1000 gates round 1000 times
+DRIFT = {torch.complex64: 1e-5, torch.complex128: 1e-12}
+
+
+@pytest.mark.parametrize("dtype", DRIFT, ids=str)
+@pytest.mark.parametrize("n", [4, 7, 10])
+def test_the_norm_after_1000_gates(n: int, dtype: torch.dtype) -> None:
+    program = random_program(n, 1000, seed=n)
+    params, inputs = random_values(5, seed=n, dtype=REAL[dtype])
+    psi = statevector(program, params, inputs, dtype=dtype, backend="cpu")
+    norms = psi.to(torch.complex128).norm(dim=-1)
+    torch.testing.assert_close(norms, torch.ones_like(norms), rtol=0, atol=DRIFT[dtype])
+
+
+@pytest.mark.parametrize("dtype", DRIFT, ids=str)
+@pytest.mark.parametrize("n", [1, 4, 7, 10])
+def test_a_circuit_and_its_inverse_give_the_initial_state(n: int, dtype: torch.dtype) -> None:
+    program = random_program(n, 150, seed=n)
+    both = Program(n, program.instructions + inverse(program).instructions, N_PARAMS, N_INPUTS)
+    params, inputs = random_values(5, seed=n, dtype=REAL[dtype])
+    state = random_state(5, n, seed=n).to(dtype)
+    psi = statevector(both, params, inputs, state=state, dtype=dtype, backend="cpu")
+    torch.testing.assert_close(psi, state, rtol=0, atol=DRIFT[dtype])
+    from_zero = statevector(both, params, inputs, dtype=dtype, backend="cpu")
+    expected = torch.zeros_like(from_zero)
+    expected[:, 0] = 1
+    torch.testing.assert_close(from_zero, expected, rtol=0, atol=DRIFT[dtype])
 
 
 @pytest.mark.parametrize("gate", NAMES)

@@ -1,7 +1,8 @@
-"""What torch does to the operator: opcheck, compile, export, autocast."""
+"""What torch does to the operator: opcheck, compile, export, autocast, vmap, torch.func."""
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator
 
 import pytest
@@ -134,3 +135,74 @@ def test_inputs_that_need_no_gradient_get_none() -> None:
     ops.statevector_expval(program, params, inputs, ["ZZZ"]).sum().backward()
     assert inputs.grad is not None
     assert params.grad is None
+
+
+# which of params, inputs and state are mapped, and along which axis
+MAPPED = [(0, None, None), (None, 1, None), (None, None, 0), (1, 0, 1), (0, None, 2)]
+
+
+def _mapped(n: int, dims: tuple[int | None, ...], batch: int = 3) -> tuple[Tensor, ...]:
+    """Params [P], inputs [B, Pb] and a state [B, 2**n], of which some have 5 of each."""
+    seeds = range(5)
+    many = [
+        [random_values(batch, seed)[0] for seed in seeds],
+        [random_values(batch, seed)[1] for seed in seeds],
+        [random_state(batch, n, seed) for seed in seeds],
+    ]
+    return tuple(
+        each[0] if axis is None else torch.stack(each, axis)
+        for each, axis in zip(many, dims, strict=True)
+    )
+
+
+# 4 bits: samples in the lanes of vectors; 9: amplitudes
+@pytest.mark.parametrize("n", [4, 9])
+@pytest.mark.parametrize("dims", MAPPED, ids=str)
+def test_vmap_is_a_loop(dims: tuple[int | None, ...], n: int) -> None:
+    program = random_program(n, 40, seed=2)
+    sums = ops.pauli_sums(["Z" * n, "XY" + "I" * (n - 2)], n)
+    given = _mapped(n, dims)
+
+    def run(params: Tensor, inputs: Tensor, state: Tensor) -> tuple[Tensor, ...]:
+        options = {"state": state, "dtype": torch.complex128, "backend": "cpu"}
+
+        def loss(*leaves: Tensor) -> tuple[Tensor, tuple[Tensor, Tensor]]:
+            own = options | {"state": leaves[2]}
+            values = ops.statevector_expval(program, *leaves[:2], sums, **own)  # type: ignore[arg-type]
+            psi = ops.statevector(program, *leaves[:2], **own)  # type: ignore[arg-type]
+            total = values.square().sum() + psi.real.pow(3).sum() + psi.imag.sum()
+            return total, (values, psi)
+
+        gradients, results = torch.func.grad(loss, argnums=(0, 1, 2), has_aux=True)(
+            params, inputs, state
+        )
+        return *results, *gradients
+
+    got = torch.vmap(run, dims)(*given)
+    for i in range(5):
+        one = [
+            x if axis is None else x.select(axis, i) for x, axis in zip(given, dims, strict=True)
+        ]
+        for a, b in zip(got, run(*one), strict=True):
+            torch.testing.assert_close(a[i], b, rtol=1e-11, atol=1e-11)
+
+
+@pytest.mark.parametrize("n", [4, 9])
+def test_nested_vmap_and_jacobian(n: int) -> None:
+    program = random_program(n, 30, seed=3)
+    sums = ops.pauli_sums(["Z" * n, "X" * n], n)
+    params, inputs = random_values(2, seed=1)
+    many = torch.stack([inputs + k for k in range(3)])
+
+    def values(p: Tensor, x: Tensor) -> Tensor:
+        return ops.statevector_expval(program, p, x, sums, dtype=torch.complex128, backend="cpu")
+
+    scaled = torch.stack([params, 2 * params])
+    nested = torch.vmap(torch.vmap(values, (None, 0)), (0, None))(scaled, many)
+    for i, j in itertools.product(range(2), range(3)):
+        torch.testing.assert_close(nested[i, j], values(scaled[i], many[j]))
+    whole = torch.func.jacrev(values, argnums=(0, 1))(params, inputs)
+    leaf, row = params.clone().requires_grad_(), inputs.clone().requires_grad_()
+    loops = torch.autograd.functional.jacobian(values, (leaf, row))
+    for a, b in zip(whole, loops, strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-11, atol=1e-11)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from functools import partial
 from typing import Any
 
 import pytest
@@ -181,7 +182,6 @@ NOT_FINITE = {
     "cost-minus-inf": ("cost", -math.inf),
     "a-nan": ("a", math.nan),
     "b-nan": ("b", math.nan),
-    "a-negative": ("a", -1.0),
 }
 
 
@@ -224,12 +224,21 @@ def test_totals_that_differ(backend: str) -> None:
     a, b = torch.full((4,), 0.25), torch.full((5,), 0.25)
     with pytest.raises(ValueError, match=r"the same total .* got 1 and 1.25"):
         ops.sinkhorn(torch.rand(4, 5), a, b, eps=0.1, backend=backend)
-    if backend == "cpu":
-        solved = torch.ops.saccade.sinkhorn_forward(
-            torch.rand(1, 4, 5), a[None], b[None], None, None, 0.1, math.inf, math.inf, True, 5,
-            0.0, 0.0,
-        )  # fmt: skip
-        assert solved[-1].item() == 2
+
+
+# under vmap nobody looks at weights: first weight of the second problem, rho, status
+UNSEEN = {"negative": (-0.5, 1e4, 3), "total": (0.45, None, 2)}
+
+
+@pytest.mark.rungs("cpu")
+@pytest.mark.parametrize("name", UNSEEN)
+def test_weights_that_nobody_looks_at_have_a_status(name: str, backend: str) -> None:
+    first, rho, status = UNSEEN[name]
+    cost, a = torch.rand(3, 4, 5), torch.full((3, 4), 0.25)
+    a[1, 0] = first
+    result = torch.vmap(partial(ops.sinkhorn, eps=0.1, rho=rho, backend=backend))(cost, a)
+    assert result.status.tolist() == [1, status, 1]
+    assert result.value[1].isnan() == (status == 3)
 
 
 @pytest.mark.parametrize("spread", [1.0, 1e3, 1e6])

@@ -40,6 +40,14 @@ MISTAKES: dict[str, tuple[Callable[[], Any], type[Exception], str]] = {
     "a-batch": (
         solve(a=torch.full((3, 4), 0.25)), ValueError, r"leading axes must broadcast.*\(3,\)",
     ),
+    "a-negative": (
+        solve(a=torch.tensor([1.0, 0.25, -0.25, 0.0])),
+        ValueError, r"a must not be negative, got -0.25 at \(2,\)",
+    ),
+    "b-negative": (
+        points(b=torch.full((2, 5), -0.2), rho=1.0),
+        ValueError, r"b must not be negative, got -0.2 at \(0, 0\)",
+    ),
     "totals": (
         solve(a=torch.ones(4)), ValueError, r"same total .* got 4 and 1; rho relaxes",
     ),

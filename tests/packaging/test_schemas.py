@@ -46,17 +46,8 @@ def test_the_compiled_operator_has_the_declared_schema(name: str) -> None:
 
 
 # No model needs spike_linear on a GPU: what it speeds up is a product of bits and weights on the
-# CPU. The kernels of statevector and of exact transport for a GPU are not there yet.
-CPU_ONLY = {
-    "assignment_forward",
-    "emd_forward",
-    "isa",
-    "spike_linear",
-    "statevector_backward",
-    "statevector_expval_backward",
-    "statevector_expval_forward",
-    "statevector_forward",
-}
+# CPU. A network simplex has no parallel steps.
+CPU_ONLY = {"emd_forward", "isa", "spike_linear"}
 
 
 @pytest.mark.parametrize("name", [name for name in DECLARED if name not in CPU_ONLY])

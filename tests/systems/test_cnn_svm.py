@@ -4,23 +4,18 @@ from pathlib import Path
 
 from saccade.learn import TrainConfig
 from saccade.systems import cnn_svm
-from saccade.systems._protocol import reproduce
 
 CONFIG = Path(__file__).parents[2] / "configs" / "cnn_svm_paper.yaml"
 
 
-def test_both_arms_run_and_are_measured(tmp_path, monkeypatch):
+def test_both_arms_run_and_are_measured(reproduce_toy):
     small = {"widths": (2, 3), "hidden": 8}
-    monkeypatch.setattr(
-        cnn_svm, "SMALL", cnn_svm.SMALL.replace(epochs=1, batch_size=10, model_kwargs=small)
+    result = reproduce_toy(
+        cnn_svm.SYSTEM, cnn_svm.SMALL.replace(epochs=1, batch_size=10, model_kwargs=small)
     )
-    monkeypatch.setattr(cnn_svm, "SIZES", {"train": 20, "val": 10, "test": 10})
-    outcome = reproduce(cnn_svm.SYSTEM, data="digits", seeds=1, out=tmp_path, quiet=True)
-    result = outcome.result
     assert (result["proposed"]["name"], result["baseline"]["name"]) == ("CNN-SVM", "CNN-Softmax")
     assert 0 <= result["proposed"]["values"][0] <= 100
     assert (result["direction"], result["expected"]) == ("equal", 1.0)
-    assert not list((tmp_path / "cnn_svm").glob("runs/*"))
 
 
 def test_arms_differ_in_the_loss_alone():

@@ -8,36 +8,30 @@ import torch
 from saccade.learn import TrainConfig
 from saccade.models import create_model
 from saccade.systems import cvt
-from saccade.systems._protocol import reproduce
 
 CONFIG = Path(__file__).parents[2] / "configs" / "cvt_paper.yaml"
 
 
-def test_all_arms_run_and_are_measured(tmp_path, monkeypatch):
+def test_all_arms_run_and_are_measured(reproduce_toy):
     toy = {"dims": (8, 8, 16), "heads": (1, 1, 2), "depths": (1, 1, 1), "img_size": 16}
-    monkeypatch.setattr(
-        cvt,
-        "SMALL",
-        cvt.SMALL.replace(img_size=16, epochs=1, batch_size=10, model_kwargs=toy),
+    result = reproduce_toy(
+        cvt.SYSTEM, cvt.SMALL.replace(img_size=16, epochs=1, batch_size=10, model_kwargs=toy)
     )
-    monkeypatch.setattr(cvt, "SIZES", {"train": 20, "val": 10, "test": 10})
-    outcome = reproduce(cvt.SYSTEM, data="digits", seeds=1, out=tmp_path, quiet=True)
-    result = outcome.result
     assert (result["proposed"]["name"], result["baseline"]["name"]) == ("CvT", "no convolution")
     assert 0 <= result["proposed"]["values"][0] <= 100
     assert result["expected"] == 3.0
     assert [entry["direction"] for entry in result["also"]] == ["equal", "higher", "higher"]
-    assert not list((tmp_path / "cvt").glob("runs/*"))
 
 
 @pytest.mark.parametrize("scale", ["small", "paper"])
 def test_arms_keep_the_grids_and_differ_in_what_their_names_say(scale):
     config = cvt.SMALL if scale == "small" else cvt.PAPER
+    arms = cvt.ARMS if scale == "small" else cvt.PAPER_ARMS
     size = 32 if scale == "small" else 224
     shapes, convolutions, encodings = [], [], []
-    for options in cvt.arms(scale).values():
+    for changes in arms.values():
         with torch.device("meta"):
-            model = create_model(config.model, **options)
+            model = create_model(config.model, **changes["model_kwargs"])
             image = torch.empty(2, 3, size, size)
         shapes.append([tuple(m.shape) for m in model.forward_intermediates(image, [0, 1, 2])])
         names = [type(module).__name__ for module in model.modules()]

@@ -5,30 +5,26 @@ from pathlib import Path
 from saccade.learn import TrainConfig
 from saccade.models import create_model
 from saccade.systems import davit
-from saccade.systems._protocol import reproduce
 
 CONFIG = Path(__file__).parents[2] / "configs" / "davit_paper.yaml"
 
 
-def test_all_arms_run_and_are_measured(tmp_path, monkeypatch):
+def test_all_arms_run_and_are_measured(reproduce_toy):
     toy = {"dims": (8, 16), "heads": (1, 2), "depths": (1, 1), "window_size": 2}
-    monkeypatch.setattr(
-        davit,
-        "SMALL",
-        davit.SMALL.replace(img_size=8, epochs=1, batch_size=10, model_kwargs=toy),
+    result = reproduce_toy(
+        davit.SYSTEM, davit.SMALL.replace(img_size=8, epochs=1, batch_size=10, model_kwargs=toy)
     )
-    monkeypatch.setattr(davit, "SIZES", {"train": 20, "val": 10, "test": 10})
-    outcome = reproduce(davit.SYSTEM, data="digits", seeds=1, out=tmp_path, quiet=True)
-    result = outcome.result
     assert result["proposed"]["name"] == "windows + channels"
     assert result["baseline"]["name"] == "windows twice"
     assert 0 <= result["proposed"]["values"][0] <= 100
     assert [entry["baseline"]["name"] for entry in result["also"]] == ["channels twice"]
-    assert not list((tmp_path / "davit").glob("runs/*"))
 
 
 def test_arms_have_equally_many_parameters_and_other_blocks():
-    models = [create_model(davit.SMALL.model, attention=kinds) for kinds in davit.ARMS.values()]
+    models = [
+        create_model(davit.SMALL.model, **changes["model_kwargs"])
+        for changes in davit.ARMS.values()
+    ]
     assert len({sum(p.numel() for p in model.parameters()) for model in models}) == 1
     blocks = [[type(m).__name__ for m in model.modules()] for model in models]
     counts = [(names.count("WindowAttention"), names.count("ChannelAttention")) for names in blocks]

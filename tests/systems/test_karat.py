@@ -7,34 +7,27 @@ import torch
 from saccade.learn import TrainConfig
 from saccade.models import create_model
 from saccade.systems import karat
-from saccade.systems._protocol import reproduce
 
 CONFIG = Path(__file__).parents[2] / "configs" / "karat_paper.yaml"
 
 
-def test_all_arms_run_and_are_measured(tmp_path, monkeypatch):
+def test_all_arms_run_and_are_measured(reproduce_toy):
     toy = {"dim": 16, "heads": 2, "depth": 2, "img_size": 16, "rank": 3}
-    monkeypatch.setattr(
-        karat,
-        "SMALL",
-        karat.SMALL.replace(img_size=16, epochs=1, batch_size=10, model_kwargs=toy),
+    result = reproduce_toy(
+        karat.SYSTEM, karat.SMALL.replace(img_size=16, epochs=1, batch_size=10, model_kwargs=toy)
     )
-    monkeypatch.setattr(karat, "SIZES", {"train": 20, "val": 10, "test": 10})
-    outcome = reproduce(karat.SYSTEM, data="digits", seeds=1, out=tmp_path, quiet=True)
-    result = outcome.result
     assert (result["proposed"]["name"], result["baseline"]["name"]) == ("G3B", "softmax")
     assert 0 <= result["proposed"]["values"][0] <= 100
     assert result["expected"] == -2.0
     rank = result["also"][-1]
     assert rank["proposed"]["values"][0] <= 3 < rank["baseline"]["values"][0] <= 17
-    assert not list((tmp_path / "karat").glob("runs/*"))
 
 
 def test_arms_differ_in_what_their_names_say():
     models = []
-    for options in karat.ARMS.values():
+    for changes in karat.ARMS.values():
         with torch.device("meta"):
-            models.append(create_model(karat.SMALL.model, **options))
+            models.append(create_model(karat.SMALL.model, **changes["model_kwargs"]))
     operators = [sum(n.endswith("phi") for n, _ in m.named_parameters()) for m in models]
     frozen = [sum(not p.requires_grad for p in m.parameters()) for m in models]
     assert operators == [0, 4, 1, 4]

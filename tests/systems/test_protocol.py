@@ -36,6 +36,7 @@ SYSTEM = System(
         ),
     ),
     floor=Floor("accuracy", "new", {"digits": 85.0}),
+    findings="Ten times the data change nothing.",
     figures={"table 1": "99 %"},
     paper_scale=False,
 )
@@ -93,6 +94,7 @@ def test_reproduce_writes_what_it_found(tmp_path, capsys):
     assert (folder / "figure.png").read_bytes().startswith(b"\x89PNG")
     report = (folder / "report.md").read_text()
     assert "**Holds** at scale small on digits over 3 seeds." in report
+    assert "## The small scale\n\nTen times the data change nothing." in report
     assert "| new | 91.00 ± 1.00 | 9.00 ± 1.00 |" in report
     assert capsys.readouterr().out.count("seed 1: ") == 2
     assert "example on digits, 3 seeds: holds" in outcome.summary()

@@ -31,7 +31,7 @@ MAPS: dict[str, list[tuple[str, str]]] = {
         ("rates of spikes to the head", f"{_SPIKING}:SpikingClassifier.pool"),
         ("Max-ResNet's blocks", "saccade.models.max_resnet:Block.forward"),
         ("firing rates, synaptic operations, energy", f"{_SPIKING}:activity"),
-        ("the six arms of the reproduction", "saccade.systems.max_former:run"),
+        ("the six arms of the reproduction", "saccade.systems.max_former:ARMS"),
     ],
     "efficient_transformer_nas": [
         ("patches, class token, blocks, mean over the patches", f"{_MIXFORMER}:MixFormer"),
@@ -74,7 +74,7 @@ MAPS: dict[str, list[tuple[str, str]]] = {
         ("dense layer of 1,024", f"{_CNN_SVM}:CNNSVM.pool"),
         ("the hinge and its square: equations 4 to 6", "saccade.learn.losses:HingeLoss.forward"),
         ("the class of an image", f"{_CNN_SVM}:predict"),
-        ("the two arms of the reproduction", "saccade.systems.cnn_svm:run"),
+        ("the two arms of the reproduction", "saccade.systems.cnn_svm:ARMS"),
     ],
     "cvt": [
         ("stages, class token, head", f"{_CVT}:CvT.forward_features"),
@@ -94,7 +94,7 @@ MAPS: dict[str, list[tuple[str, str]]] = {
         ("window attention: section 3.1", f"{_DAVIT}:WindowAttention.forward"),
         ("channel group attention: equation 4", f"{_DAVIT}:ChannelAttention.forward"),
         ("block: position encodings, attention, feed-forward", f"{_DAVIT}:Block.forward"),
-        ("the three arms of the reproduction", "saccade.systems.davit:run"),
+        ("the three arms of the reproduction", "saccade.systems.davit:ARMS"),
     ],
     "inception_v4": [
         ("stems, blocks, reductions: figures 3 to 19", f"{_INCEPTION}:_Layers"),
@@ -103,7 +103,7 @@ MAPS: dict[str, list[tuple[str, str]]] = {
         ("residual block, scaled: section 3.3", f"{_INCEPTION}:Residual.forward"),
         ("convolution, batch norm, ReLU", f"{_INCEPTION}:Conv.forward"),
         ("the learning rate: section 4", "saccade.learn.module:learning_rate"),
-        ("the three arms of the reproduction", "saccade.systems.inception_v4:run"),
+        ("the three arms of the reproduction", "saccade.systems.inception_v4:ARMS"),
         ("activations before the pooling", "saccade.systems.inception_v4:initial_std"),
     ],
     "karat": [
@@ -115,7 +115,7 @@ MAPS: dict[str, list[tuple[str, str]]] = {
         ("expansion to N, modular attention", f"{_KARAT}:Operator.forward"),
         ("projection onto the simplex: algorithm 1", f"{_KARAT}:project_simplex"),
         ("scores, operator, values", f"{_KARAT}:Attention.forward"),
-        ("the four arms of the reproduction", "saccade.systems.karat:run"),
+        ("the four arms of the reproduction", "saccade.systems.karat:ARMS"),
         ("rank of the attention", "saccade.systems.karat:attention_rank"),
     ],
     "lightweight_cnn": [
@@ -151,7 +151,7 @@ MAPS: dict[str, list[tuple[str, str]]] = {
         ("KAN feed-forward [C, 2C, C]", "saccade.nn:FasterKAN"),
         ("one KAN layer: layer norm, basis, weights", "saccade.nn:KANLinear.forward"),
         ("the basis 1 - tanh^2", "saccade.ops:kan_basis"),
-        ("the five arms of the reproduction", "saccade.systems.medvitv2:run"),
+        ("the five arms of the reproduction", "saccade.systems.medvitv2:ARMS"),
         ("corrupted test images", "saccade.systems.medvitv2:corrupted_accuracy"),
     ],
 }  # fmt: skip

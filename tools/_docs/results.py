@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -37,16 +38,9 @@ def on_gpu(result: Result) -> bool:
 
 
 def where(result: Result) -> str:
-    """The machine, versions and date of a result, in one sentence."""
-    facts = result["environment"]
-    machine = device(result)
-    if not on_gpu(result):
-        machine += f" ({facts['isa'] or 'reference only'}, {facts['threads']} threads)"
-    rung = facts["rung"].rpartition(": ")[2]
-    return (
-        f"{machine}, {result['dtype']}, rung `{rung}`, saccade {facts['saccade']}, "
-        f"torch {facts['torch']}, {facts['date'][:10]}."
-    )
+    """The rung, machine, versions and date of a result, in one sentence."""
+    rung = result["environment"]["rung"].rpartition(": ")[2]
+    return f"Rung `{rung}`, {machine(result)}."
 
 
 def milliseconds(value: float) -> str:
@@ -70,32 +64,31 @@ def groups(result: Result) -> dict[tuple[str, str], list[Result]]:
     return found
 
 
-def speed(result: Result) -> str:
-    """One line a problem: our milliseconds, and how many times longer each peer takes."""
-    versions = {row["peer"]: row["version"] for row in result["results"]}
-    timed = {row["peer"] for row in result["results"] if row["median_ms"] is not None}
-    ours = result["ours"]
-    peers = [name for name in versions if name in timed and name != ours]
-    header = ("query, arguments", "pass", f"{ours}, ms", "floor, ms")
+def brief(kept: Iterable[Result]) -> str:
+    """One table of all results: a line a problem, with how many times longer each peer takes."""
     rows = []
-    for (case, phase), found in groups(result).items():
-        by_name = {row["peer"]: row for row in found}
-        cells = [
-            f"{by_name[peer]['ratio']:.1f}x" if by_name[peer]["median_ms"] is not None else "-"
-            for peer in peers
-        ]
-        own = by_name[ours]
-        rows.append(
-            (
-                f"`{title(result, case)}`",
-                phase,
-                milliseconds(own["median_ms"]),
-                milliseconds(own["floor_ms"]),
-                *cells,
-            )
-        )
-    names = tuple(f"{name} ({versions[name]})" for name in peers)
-    return table((*header, *names), rows, right=tuple(range(2, 4 + len(peers))))
+    for result in kept:
+        for case in result["cases"]:
+            name = case["name"]
+            forward, training = (_pass(result, name, p) for p in ("forward", "forward+backward"))
+            problem = f"{name}: `{title(result, name)}`"
+            rows.append((f"`{result['operator']}`", problem, *forward, *training))
+    header = (
+        "operator", "problem", "forward, ms", "others, times longer", "and backward, ms",
+        "others, times longer",
+    )  # fmt: skip
+    return table(header, rows, right=(2, 4))
+
+
+def _pass(result: Result, case: str, phase: str) -> tuple[str, str]:
+    """Our milliseconds, and the peers' ratios from the least to the largest."""
+    rows = {row["peer"]: row for row in groups(result).get((case, phase), [])}
+    own = rows.pop(result["ours"], None)
+    if own is None:
+        return "", ""
+    timed = sorted((row["ratio"], name) for name, row in rows.items() if row["ratio"] is not None)
+    others = ", ".join(f"{name} {ratio:.1f}" for ratio, name in timed)
+    return milliseconds(own["median_ms"]), others
 
 
 def bound(result: Result, case_name: str, phase: str) -> str:
@@ -178,13 +171,14 @@ def load_models(folder: Path) -> list[Result]:
 
 
 def machine(result: Result) -> str:
-    """The machine, versions and date of a result of the models."""
+    """The machine, versions and date of a result, the models' included."""
     facts = result["environment"]
     name = device(result)
     if not on_gpu(result):
         name += f" ({facts['isa'] or 'reference only'}, {facts['threads']} threads)"
     return (
-        f"{name}, float32, saccade {facts['saccade']}, torch {facts['torch']}, {facts['date'][:10]}"
+        f"{name}, {result.get('dtype', 'float32')}, saccade {facts['saccade']}, "
+        f"torch {facts['torch']}, {facts['date'][:10]}"
     )
 
 

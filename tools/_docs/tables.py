@@ -72,7 +72,8 @@ def rungs(word: str) -> dict[str, list[str]]:
 def instruction_sets(word: str) -> list[str]:
     """The instruction sets that have a file of their own."""
     names = {"baseline": "baseline", "avx2": "AVX2", "avx512": "AVX-512"}
-    return [text for isa, text in names.items() if (ROOT / f"csrc/{word}/cpu_{isa}.cpp").is_file()]
+    folder = ROOT / "csrc" / word
+    return [text for isa, text in names.items() if any(folder.glob(f"cpu_*{isa}.cpp"))]
 
 
 def architectures() -> list[str]:
@@ -106,15 +107,10 @@ def operators(prefix: str = "docs/") -> str:
     rows = []
     for word in words():
         has = rungs(word)
-        page = ROOT / f"docs/ops/{word}.md"
-        functions, modules = exports("saccade.ops", word), exports("saccade.nn", word)
-        front = importlib.import_module(f"saccade.ops.{word}")
         rows.append(
             (
-                f"[`{word}`]({prefix}ops/{word}.md)" if page.is_file() else f"`{word}`",
-                (parse(front).summary or "").partition(": ")[0],
-                ", ".join(f"`{name}`" for name in functions),
-                ", ".join(f"`{name}`" for name in modules),
+                *_called(word, prefix),
+                ", ".join(f"`{name}`" for name in exports("saccade.nn", word)) or "-",
                 "yes" if "reference" in has else "-",
                 ", ".join(instruction_sets(word)) or "-",
                 _gpu_cell(word, "triton", "yes") if "triton" in has else "-",
@@ -127,6 +123,27 @@ def operators(prefix: str = "docs/") -> str:
         "torch ops",
     )  # fmt: skip
     return table(header, rows)
+
+
+def operators_brief(prefix: str = "docs/") -> str:
+    """One line an operator: what it computes, its functions, and where it has kernels."""
+    names = {"cpu": "CPU", "triton": "Triton", "cuda": "CUDA"}
+    rows = [
+        (*_called(word, prefix), ", ".join(names[rung] for rung in rungs(word) if rung in names))
+        for word in words()
+    ]
+    return table(("operator", "what", "`saccade.ops`", "kernels"), rows)
+
+
+def _called(word: str, prefix: str) -> tuple[str, str, str]:
+    """The word with its page, what it computes, and its functions."""
+    page = ROOT / f"docs/ops/{word}.md"
+    front = importlib.import_module(f"saccade.ops.{word}")
+    return (
+        f"[`{word}`]({prefix}ops/{word}.md)" if page.is_file() else f"`{word}`",
+        (parse(front).summary or "").partition(": ")[0].removesuffix("."),
+        ", ".join(f"`{name}`" for name in exports("saccade.ops", word)),
+    )
 
 
 def systems(prefix: str = "docs/") -> str:
@@ -169,13 +186,20 @@ def verdict(name: str) -> str:
 
 
 def outcome(name: str) -> str:
-    """A system's result in full: every comparison, the environment and the command."""
+    """A system's result in full, every comparison and the environment, and what its declaration
+    found out about the small scale.
+    """
+    from saccade.systems import get_system
+
+    findings = get_system(name).findings
+    more = ["", findings] if findings else []
     result = reproduction(name)
     if result is None:
-        return (
+        absent = (
             f"No result is kept in docs/assets/{name} yet. `saccade reproduce {name}` makes one; "
             "copy its result.json and figure.png there and run `make docs`."
         )
+        return "\n".join([absent, *more])
     facts = result["environment"]
     lines = [f"{verdict(name).capitalize()}.", ""]
     if (ASSETS / name / "figure.png").is_file():
@@ -190,6 +214,7 @@ def outcome(name: str) -> str:
         "",
         f"saccade {facts['saccade']}, {facts['processor']}, {facts['threads']} threads, "
         f"{', '.join(facts['devices']) or 'no GPU'}; {result['wall_seconds']:.0f} s.",
+        *more,
     ]
     return "\n".join(lines)
 
@@ -222,11 +247,24 @@ def line_map(entries: list[tuple[str, str]]) -> str:
     rows = []
     for text, dotted in entries:
         module_name, _, path = dotted.partition(":")
-        thing: Any = importlib.import_module(module_name)
+        module = importlib.import_module(module_name)
+        thing: Any = module
         for part in path.split("."):
             thing = getattr(thing, part)
         # a decorator's wrapper stands in the decorator's file
         thing = inspect.unwrap(thing)
+        if inspect.isclass(thing) or inspect.isroutine(thing):
+            line = inspect.getsourcelines(thing)[1]
+        else:
+            thing, line = module, _assigned(module, path)
         file = Path(inspect.getsourcefile(thing) or "").resolve().relative_to(ROOT)
-        rows.append((text, f"`{path}`", f"`{file}:{inspect.getsourcelines(thing)[1]}`"))
+        rows.append((text, f"`{path}`", f"`{file}:{line}`"))
     return table(("in the paper", "object", "line"), rows)
+
+
+def _assigned(module: ModuleType, name: str) -> int:
+    """The line that gives a constant of a module its value."""
+    for number, line in enumerate(inspect.getsource(module).splitlines(), 1):
+        if re.match(rf"{name}\b.*=", line):
+            return number
+    raise ValueError(f"{module.__name__} assigns no {name}.")

@@ -17,6 +17,10 @@ class MarginWeights:
     and each class is scaled to :math:`\sum_i (K^+ + K^-) = 1`. So K+ grows where the student lies
     below the teacher, K- where it lies above.
 
+    `largest` is the largest absolute value of the last student's residuals, 0 at first: times
+    :math:`(K^+ - K^-) / (K^+ + K^-)` it is, for small steps, eta times what a next student must
+    add to g so that the mean of all answers is g.
+
     Args:
         images, classes: n and K.
         eta: step; residuals are divided by their largest absolute value first.
@@ -34,7 +38,7 @@ class MarginWeights:
     def __init__(self, images: int, classes: int, eta: float = 1.0) -> None:
         self.up = torch.full((images, classes), 0.5 / images, dtype=torch.float64)
         self.down = self.up.clone()
-        self.eta = eta
+        self.eta, self.largest = eta, 0.0
 
     def edge(self, residual: Tensor) -> Tensor:
         """The edge of a student with these residuals [n, K] in each class, [K]."""
@@ -43,7 +47,8 @@ class MarginWeights:
     def update(self, residual: Tensor) -> None:
         """Weigh anew after a student with these residuals [n, K]."""
         wide = residual.double()
-        step = self.eta * wide / wide.abs().max().clamp(min=torch.finfo(torch.float64).tiny)
+        largest = wide.abs().max()
+        step = self.eta * wide / largest.clamp(min=torch.finfo(torch.float64).tiny)
         up, down = self.up * (-step).exp(), self.down * step.exp()
         total = (up + down).sum(0)
-        self.up, self.down = up / total, down / total
+        self.up, self.down, self.largest = up / total, down / total, float(largest)

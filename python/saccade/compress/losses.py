@@ -49,7 +49,7 @@ def margin_loss(
     r"""Weighted squared distance to the teacher, moved by a margin to the side that weighs more.
 
     .. math:: (1 - \alpha)\, \overline{(K^+ + K^-)\,
-              \big(f - g - \gamma\, \mathrm{sign}(K^+ - K^-)\big)^2} + \alpha\, CE(f, y)
+              \Big(f - g - \gamma\, \frac{K^+ - K^-}{K^+ + K^-}\Big)^2} + \alpha\, CE(f, y)
 
     Args:
         logits: f, [B, K].
@@ -57,12 +57,13 @@ def margin_loss(
         targets: y, class indices [B].
         up: K+, [B, K].
         down: K-, [B, K]; both are scaled so that their sum is 1 on average.
-        gamma: margin, in units of the logits.
+        gamma: margin where K- is 0, in units of the logits.
         alpha: share of the classes, 0 to 1.
 
     Returns:
         The mean over batch and classes.
     """
-    aim = teacher + gamma * (up - down).sign()
-    distance = ((up + down) * (logits - aim).square()).mean()
+    both = up + down
+    aim = teacher + gamma * (up - down) / both
+    distance = (both * (logits - aim).square()).mean()
     return (1 - alpha) * distance + alpha * F.cross_entropy(logits, targets)

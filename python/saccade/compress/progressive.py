@@ -33,7 +33,8 @@ class DistillConfig:
         compose: students also read their predecessor's last hidden map.
         alpha: share of the classes in the loss, 0 to 1.
         tau: temperature, above 0; "bdistil" has none.
-        gamma: margin of "bdistil", at least 0, in units of the logits.
+        gamma: margin of "bdistil", at least 0: the share of what the predecessors miss that is
+            asked of a student on top of the teacher's answer.
         eta: step of the weights of "bdistil", above 0.
         epochs: passes over the images for each student.
         batch_size: images a step.
@@ -52,7 +53,7 @@ class DistillConfig:
     compose: bool = False
     alpha: float = 0.5
     tau: float = 4.0
-    gamma: float = 0.1
+    gamma: float = 1.0
     eta: float = 1.0
     epochs: int = 20
     batch_size: int = 128
@@ -129,6 +130,7 @@ class ProgressiveModule(LightningModule):
             raise ValueError(f"weights go with mode='bdistil' alone, got mode={config.mode!r}.")
         self.stage, self.ensemble, self.teacher = stage, ensemble, teacher
         self.config, self.cached = config, answers is not None
+        self.gamma = 0.0 if weights is None else config.gamma * weights.largest
         taught, before = answers or (None, None)
         scale = 0 if weights is None else len(weights.up)
         buffers = {
@@ -156,7 +158,7 @@ class ProgressiveModule(LightningModule):
         logits, _ = self.stage(images, hidden)
         if cfg.mode == "bdistil":
             up, down = self.up[index], self.down[index]  # type: ignore[index]
-            loss = margin_loss(logits, taught, targets, up, down, cfg.gamma, cfg.alpha)
+            loss = margin_loss(logits, taught, targets, up, down, self.gamma, cfg.alpha)
         else:
             total = logits if before is None or cfg.mode == "independent" else before + logits
             loss = distillation_loss(total, taught, targets, cfg.alpha, cfg.tau)

@@ -118,7 +118,9 @@ class ImageDataModule(LightningDataModule):
         img_size: side of the square input in pixels; default the shorter native side.
         batch_size: global batch, over all processes.
         in_chans: channels of the model's input, 1 or 3.
-        augment: "none", "light" or "medvitv2".
+        augment: "none", "light", "crop" or "medvitv2".
+        rand_ops, rand_magnitude: operations of RandAugment on a training image, and their strength.
+        erase: probability that a rectangle of a training image is erased.
         normalize: "data", "half" (mean and std 0.5) or "none" (values stay in [0, 1]).
         num_workers: loader processes; default 0 for data in memory, else one a core, at most 8.
         seed: of order and augmentation.
@@ -136,6 +138,9 @@ class ImageDataModule(LightningDataModule):
         batch_size: int = 64,
         in_chans: int = 3,
         augment: str = "none",
+        rand_ops: int = 0,
+        rand_magnitude: int = 9,
+        erase: float = 0.0,
         normalize: str = "data",
         num_workers: int | None = None,
         seed: int = 0,
@@ -150,7 +155,15 @@ class ImageDataModule(LightningDataModule):
         self.img_size = img_size or min(data.size)
         self.batch_size, self.num_workers, self.seed = batch_size, num_workers, seed
         self.normalize = Normalize(data, in_chans, normalize)
-        self.transform, self.transform_sizes = augmentation(augment, self.img_size, data.mirrors)
+        self.transform, self.transform_sizes = augmentation(
+            augment,
+            self.img_size,
+            data.mirrors,
+            rand_ops=rand_ops,
+            rand_magnitude=rand_magnitude,
+            erase=erase,
+            mean=data.mean,
+        )
         self._ready: dict[str, Images | Squared] = {}
 
     def share(self) -> int:

@@ -5,7 +5,7 @@ model's input.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import torch
 import torch.nn.functional as nnf
@@ -15,7 +15,9 @@ from torchvision.transforms.v2 import functional as F
 
 from saccade.data._images import ImageData
 
-AUGMENTATIONS = ("none", "light", "medvitv2")
+AUGMENTATIONS = ("none", "light", "crop", "medvitv2")
+# Largest magnitude of RandAugment; timm's magnitude 10 is 30 here.
+LARGEST_MAGNITUDE = 30
 
 
 def to_square(images: Tensor, size: int) -> Tensor:
@@ -32,37 +34,60 @@ def to_square(images: Tensor, size: int) -> Tensor:
 
 
 def augmentation(
-    name: str, size: int, mirrors: bool
+    name: str,
+    size: int,
+    mirrors: bool,
+    *,
+    rand_ops: int = 0,
+    rand_magnitude: int = 9,
+    erase: float = 0.0,
+    mean: Sequence[float] = (0.0,),
 ) -> tuple[Callable[[Tensor], Tensor] | None, bool]:
     """The training transform of one uint8 image [C, H, W], and whether it sets the size by itself.
 
     Args:
         name: "none"; "light": a shift by at most an eighth of the side, and a mirror image half of
-            the time;
+            the time; "crop": random resized crop, and the mirror image;
             "medvitv2": random resized crop, AugMix (alpha 0.4), and a mirror image with probability
                 0.4.
         size: side of the output in pixels.
         mirrors: whether a mirrored image keeps its class; False leaves the mirroring out.
+        rand_ops: operations of RandAugment on an image after that; 0 for none.
+        rand_magnitude: their strength, 0 to 30.
+        erase: probability that a rectangle of 2 to 33 % of the image is erased at the end.
+        mean: of the data's channels, in [0, 1]: what RandAugment leaves open and what is erased.
 
     Raises:
-        ValueError: the name is not one of AUGMENTATIONS.
+        ValueError: the name is not one of AUGMENTATIONS, or a number is out of range.
 
-    Source: "medvitv2" is the training code of arXiv 2502.13693.
+    Source: "medvitv2" is the training code of arXiv 2502.13693; RandAugment, arXiv 1909.13719;
+        random erasing, arXiv 1708.04896. Both are torchvision's.
     """
     if name not in AUGMENTATIONS:
         raise ValueError(f"augment must be one of {', '.join(AUGMENTATIONS)}; got {name!r}")
-    if name == "none":
-        return None, False
+    if rand_ops < 0 or not 0 <= rand_magnitude <= LARGEST_MAGNITUDE:
+        raise ValueError(
+            f"rand_ops must be at least 0 and rand_magnitude in [0, {LARGEST_MAGNITUDE}]; got "
+            f"{rand_ops} and {rand_magnitude}"
+        )
+    if not 0 <= erase <= 1:
+        raise ValueError(f"erase must be in [0, 1]; got {erase}")
+    fill = [round(255 * channel) for channel in mean]
+    policy: list[torch.nn.Module] = []
+    sizes = name in ("crop", "medvitv2")
+    if sizes:
+        policy.append(v2.RandomResizedCrop(size, antialias=True))
     if name == "light":
-        shift = v2.RandomCrop(size, padding=max(size // 8, 1))
-        return (v2.Compose([shift, v2.RandomHorizontalFlip(0.5)]) if mirrors else shift), False
-    policy: list[torch.nn.Module] = [
-        v2.RandomResizedCrop(size, antialias=True),
-        v2.AugMix(alpha=0.4),
-    ]
-    if mirrors:
-        policy.append(v2.RandomHorizontalFlip(0.4))
-    return v2.Compose(policy), True
+        policy.append(v2.RandomCrop(size, padding=max(size // 8, 1)))
+    if name == "medvitv2":
+        policy.append(v2.AugMix(alpha=0.4))
+    if mirrors and name != "none":
+        policy.append(v2.RandomHorizontalFlip(0.4 if name == "medvitv2" else 0.5))
+    if rand_ops:
+        policy.append(v2.RandAugment(rand_ops, rand_magnitude, LARGEST_MAGNITUDE + 1, fill=fill))
+    if erase:
+        policy.append(v2.RandomErasing(erase, value=fill))
+    return v2.Compose(policy) if policy else None, sizes
 
 
 def to_channels(images: Tensor, channels: int) -> Tensor:

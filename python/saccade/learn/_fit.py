@@ -142,6 +142,23 @@ def fit(
     )
 
 
+def data_module(config: TrainConfig, data: ImageData) -> ImageDataModule:
+    """The data module of a configuration, over loaded data."""
+    return ImageDataModule(
+        data,
+        img_size=config.img_size or default_cfg(config.model).input_size[-1],
+        batch_size=config.batch_size,
+        in_chans=config.in_chans,
+        augment=config.augment,
+        rand_ops=config.rand_ops,
+        rand_magnitude=config.rand_magnitude,
+        erase=config.erase,
+        normalize=config.normalize,
+        num_workers=config.num_workers,
+        seed=config.seed,
+    )
+
+
 def _assemble(
     config: TrainConfig, data: ImageData | None, callbacks: Sequence[Callback], folder: Path | None
 ) -> tuple[Trainer, SupervisedModule, ImageDataModule, Metrics]:
@@ -152,16 +169,7 @@ def _assemble(
         val_size=config.val_size,
         test_size=config.test_size,
     )
-    datamodule = ImageDataModule(
-        data,
-        img_size=config.img_size or default_cfg(config.model).input_size[-1],
-        batch_size=config.batch_size,
-        in_chans=config.in_chans,
-        augment=config.augment,
-        normalize=config.normalize,
-        num_workers=config.num_workers,
-        seed=config.seed,
-    )
+    datamodule = data_module(config, data)
     seed_all(config.seed)
     model = create_model(
         config.model, num_classes=len(data.classes), in_chans=config.in_chans, **config.model_kwargs

@@ -79,7 +79,15 @@ class TrainConfig:
     augment: str = _option(
         DATA,
         "light",
-        "Augmentation: none, light (shift, flip) or medvitv2 (resized crop, AugMix, flip).",
+        "Augmentation: none, light (shift, flip), crop (resized crop, flip) or medvitv2 (resized "
+        "crop, AugMix, flip).",
+    )
+    rand_ops: int = _option(DATA, 0, "Operations of RandAugment on an image; 0 turns it off.")
+    rand_magnitude: int = _option(
+        DATA, 9, "Strength of RandAugment's operations, 0 to 30; timm's m9 is 27."
+    )
+    erase: float = _option(
+        DATA, 0.0, "Probability that a rectangle of a training image becomes the data's mean."
     )
     mixup: float = _option(DATA, 0.0, "Alpha of MixUp; 0 turns it off.")
     cutmix: float = _option(DATA, 0.0, "Alpha of CutMix; 0 turns it off.")
@@ -175,6 +183,7 @@ class TrainConfig:
             "num_workers",
             "svm_c",
             "rmsprop_eps",
+            "rand_ops",
         ):
             value = getattr(self, name)
             if value is not None and value < 0:
@@ -193,6 +202,10 @@ class TrainConfig:
                 "lr_decay must be in (0, 1] and lr_decay_epochs above 0; got "
                 f"{self.lr_decay:g} and {self.lr_decay_epochs:g}"
             )
+        if not 0 <= self.rand_magnitude <= 30:
+            raise ValueError(f"rand_magnitude must be in [0, 30]; got {self.rand_magnitude}")
+        if not 0 <= self.erase <= 1:
+            raise ValueError(f"erase must be in [0, 1]; got {self.erase}")
         for name in ("label_smoothing", "momentum", "ema_decay"):
             if not 0 <= getattr(self, name) < 1:
                 raise ValueError(f"{name} must be in [0, 1); got {getattr(self, name)}")
@@ -250,7 +263,7 @@ class TrainConfig:
 
 
 _CHOICES = {
-    "augment": ("none", "light", "medvitv2"),
+    "augment": ("none", "light", "crop", "medvitv2"),
     "normalize": ("data", "half", "none"),
     "loss": ("ce", "bce", "svm", "svm_l1"),
     "optimizer": ("adamw", "adam", "sgd", "rmsprop"),

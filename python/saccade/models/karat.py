@@ -25,9 +25,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from saccade.models._classifier import Classifier, DefaultCfg
+from saccade.models._classifier import DefaultCfg
 from saccade.models._layers import DropPath, Mlp, no_autocast
 from saccade.models._registry import configure, register_model
+from saccade.models._vit import PatchClassifier, PatchStem
 from saccade.ops.kan import kan_linear
 
 WAVELETS = ("mexican_hat", "morlet", "dog", "meyer", "shannon")
@@ -295,36 +296,13 @@ class Block(nn.Module):
         return y
 
 
-class Stem(nn.Module):
-    """Patches to tokens, the class token first, with a learned position encoding."""
-
-    def __init__(self, cfg: KArAtConfig) -> None:
-        super().__init__()
-        self.img_size = cfg.img_size
-        self.proj = nn.Conv2d(cfg.in_chans, cfg.dim, cfg.patch_size, cfg.patch_size)
-        self.cls_token = nn.Parameter(torch.empty(1, 1, cfg.dim))
-        self.pos_embed = nn.Parameter(torch.empty(1, cfg.tokens, cfg.dim))
-        nn.init.normal_(self.cls_token, std=1e-6)
-        nn.init.trunc_normal_(self.pos_embed, std=0.02)
-
-    def forward(self, x: Tensor) -> Tensor:
-        """[B, in_chans, img_size, img_size] -> [B, N, C]."""
-        if x.shape[2:] != (self.img_size, self.img_size):
-            raise ValueError(
-                f"the image must be {self.img_size} x {self.img_size} pixels, as img_size says, "
-                f"got {x.shape[2]} x {x.shape[3]}."
-            )
-        patches = self.proj(x).flatten(2).mT
-        return torch.cat([self.cls_token.expand(len(x), -1, -1), patches], 1) + self.pos_embed
-
-
 def _init(module: nn.Module) -> None:
     if isinstance(module, nn.Linear):
         nn.init.trunc_normal_(module.weight, std=0.02)
         nn.init.zeros_(module.bias)
 
 
-class KArAt(Classifier):
+class KArAt(PatchClassifier):
     """A vision Transformer as its config says; `create_model("karat_tiny")` makes one.
 
     Its stages, for `features_only`, are its blocks.
@@ -343,7 +321,7 @@ class KArAt(Classifier):
             drop = cfg.drop_path_rate * index / max(1, cfg.depth - 1)
             blocks.append([Block(cfg, operator, owner, drop)])
         super().__init__(
-            Stem(cfg),
+            PatchStem(cfg.in_chans, cfg.dim, cfg.patch_size, cfg.img_size, cls_std=1e-6),
             blocks,
             [cfg.dim] * cfg.depth,
             nn.LayerNorm(cfg.dim, eps=1e-6),
@@ -354,19 +332,9 @@ class KArAt(Classifier):
         )
         self.cfg = cfg
 
-    def forward_intermediates(self, x: Tensor, indices: Any) -> list[Tensor]:
-        """The maps after the blocks `indices`, NCHW, without the class token."""
-        side = self.cfg.img_size // self.cfg.patch_size
-        tokens = super().forward_intermediates(x, indices)
-        return [y[:, 1:].mT.unflatten(2, (side, side)) for y in tokens]
-
     def pool(self, x: Tensor) -> Tensor:
         """Tokens [B, N, C] -> the class token [B, C]."""
         return x[:, 0]
-
-    def no_weight_decay(self) -> set[str]:
-        """The class token and the position encoding."""
-        return {"stem.cls_token", "stem.pos_embed"}
 
     def checkpoint_filter(self, state: dict[str, Tensor]) -> dict[str, Tensor]:
         """Rename timm's keys to this file's; keys of this file pass unchanged.

@@ -18,7 +18,6 @@ The super-net, the search space and the search are in `saccade.compress.search`.
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -26,10 +25,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from saccade.models._classifier import Classifier, DefaultCfg
+from saccade.models._classifier import DefaultCfg
 from saccade.models._cosformer import cosformer_attention
 from saccade.models._layers import DropPath
 from saccade.models._registry import configure, register_model
+from saccade.models._vit import PatchClassifier, PatchStem
 
 # Relative keys tell distances up to this one apart.
 REACH = 14
@@ -251,37 +251,13 @@ class Block(nn.Module):
         return y
 
 
-class Stem(nn.Module):
-    """Patches to tokens, the class token first: sqrt(d) times both, plus the position encoding."""
-
-    def __init__(self, cfg: MixFormerConfig) -> None:
-        super().__init__()
-        self.img_size = cfg.img_size
-        self.proj = nn.Conv2d(cfg.in_chans, cfg.dim, cfg.patch_size, cfg.patch_size)
-        self.cls_token = nn.Parameter(torch.empty(1, 1, cfg.dim))
-        self.pos_embed = nn.Parameter(torch.empty(1, cfg.tokens, cfg.dim))
-        nn.init.trunc_normal_(self.cls_token, std=0.02)
-        nn.init.trunc_normal_(self.pos_embed, std=cfg.pos_std)
-
-    def forward(self, x: Tensor) -> Tensor:
-        """[B, in_chans, img_size, img_size] -> [B, N, C]."""
-        if x.shape[2:] != (self.img_size, self.img_size):
-            raise ValueError(
-                f"the image must be {self.img_size} x {self.img_size} pixels, as img_size says, "
-                f"got {x.shape[2]} x {x.shape[3]}."
-            )
-        patches = self.proj(x).flatten(2).mT
-        tokens = torch.cat([self.cls_token.expand(len(x), -1, -1), patches], 1)
-        return math.sqrt(tokens.shape[-1]) * tokens + self.pos_embed
-
-
 def _init(module: nn.Module) -> None:
     if isinstance(module, nn.Linear):
         nn.init.xavier_uniform_(module.weight)
         nn.init.zeros_(module.bias)
 
 
-class MixFormer(Classifier):
+class MixFormer(PatchClassifier):
     """mixFormer as its config says; `create_model("mixformer_found")` makes one.
 
     Its stages, for `features_only`, are its blocks.
@@ -292,7 +268,14 @@ class MixFormer(Classifier):
 
     def __init__(self, cfg: MixFormerConfig) -> None:
         super().__init__(
-            Stem(cfg),
+            PatchStem(
+                cfg.in_chans,
+                cfg.dim,
+                cfg.patch_size,
+                cfg.img_size,
+                scaled=True,
+                pos_std=cfg.pos_std,
+            ),
             [[Block(cfg, layer)] for layer in range(cfg.depth)],
             [cfg.dim] * cfg.depth,
             nn.LayerNorm(cfg.dim),
@@ -303,19 +286,9 @@ class MixFormer(Classifier):
         )
         self.cfg = cfg
 
-    def forward_intermediates(self, x: Tensor, indices: Any) -> list[Tensor]:
-        """The maps after the blocks `indices`, NCHW, without the class token."""
-        side = self.cfg.img_size // self.cfg.patch_size
-        tokens = super().forward_intermediates(x, indices)
-        return [y[:, 1:].mT.unflatten(2, (side, side)) for y in tokens]
-
     def pool(self, x: Tensor) -> Tensor:
         """Tokens [B, N, C] -> the mean over the patches [B, C]; the class token is not read."""
         return x[:, 1:].mean(1)
-
-    def no_weight_decay(self) -> set[str]:
-        """The class token and the position encoding."""
-        return {"stem.cls_token", "stem.pos_embed"}
 
 
 def _cfg(**changes: Any) -> DefaultCfg:

@@ -11,6 +11,8 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from saccade import _load
+from saccade.ops import _statevector_vmap
+from saccade.ops._select import with_signature
 from saccade.ops._statevector_program import PauliSums, Program
 
 # States of at most so many bits may lie in the lanes of vectors, 16 samples at a time.
@@ -71,15 +73,19 @@ def _backward_fake(
     return _gradients_fake(params, inputs, state)
 
 
+def _kept_rows(batch: int, bits: int) -> int:
+    """How many rows of states are kept for the backward pass."""
+    return (batch + LANES - 1) // LANES * LANES if bits <= LANE_BITS else batch
+
+
 def _expval_forward_fake(
     params: Tensor, inputs: Tensor, state: Any, plan: Tensor, constants: Tensor, bits: int,
     observables: int, keep: bool,
 ) -> tuple[Tensor, Tensor]:  # fmt: skip
     batch = inputs.shape[0]
-    rows = (batch + LANES - 1) // LANES * LANES if bits <= LANE_BITS else batch
     return (
         params.new_empty((batch, observables)),
-        params.new_empty((rows, 2**bits, 2) if keep else (0,)),
+        params.new_empty((_kept_rows(batch, bits), 2**bits, 2) if keep else (0,)),
     )
 
 
@@ -93,6 +99,7 @@ FAKES: dict[str, Callable[..., Any]] = {
 if _load.has("_C"):
     for _name, _fake in FAKES.items():
         torch.library.register_fake(f"saccade::{_name}", _fake)
+    _statevector_vmap.register(_kept_rows)
 
 
 def kernel(rung: str, name: str) -> Callable[..., Any]:
@@ -112,23 +119,32 @@ def _given(ctx: Any, gradients: Sequence[Tensor]) -> list[Tensor | None]:
 
 
 class Expectations(torch.autograd.Function):
-    """values [B, K]; backward goes through the circuit in reverse with two states."""
+    """(values [B, K], kept); backward goes through the circuit in reverse with two states."""
+
+    generate_vmap_rule = True
 
     @staticmethod
+    @with_signature
     def forward(
-        ctx: Any, params: Tensor, inputs: Tensor, state: Tensor | None, plan: Plan, rung: str
-    ) -> Tensor:  # fmt: skip
-        values, kept = kernel(rung, "statevector_expval_forward")(
+        params: Tensor, inputs: Tensor, state: Tensor | None, plan: Plan, rung: str
+    ) -> tuple[Tensor, Tensor]:
+        results: tuple[Tensor, Tensor] = kernel(rung, "statevector_expval_forward")(
             params, inputs, state, plan.ints, plan.floats, plan.bits, plan.observables, True
         )
-        ctx.save_for_backward(params, inputs, state, kept)
-        ctx.plan, ctx.rung = plan, rung
-        out: Tensor = values
-        return out
+        return results
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:
+        *given, ctx.plan, ctx.rung = inputs
+        ctx.mark_non_differentiable(output[1])
+        ctx.set_materialize_grads(False)
+        ctx.save_for_backward(*given, output[1])
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, grad_values: Tensor) -> Any:
+    def backward(ctx: Any, grad_values: Tensor | None, _: Any) -> tuple[Any, ...]:
+        if grad_values is None:
+            return (None,) * 5
         params, inputs, state, kept = ctx.saved_tensors
         gradients = kernel(ctx.rung, "statevector_expval_backward")(
             grad_values, params, inputs, state, kept, ctx.plan.ints, ctx.plan.floats, ctx.plan.bits
@@ -139,20 +155,26 @@ class Expectations(torch.autograd.Function):
 class States(torch.autograd.Function):
     """psi [B, 2**n, 2]."""
 
+    generate_vmap_rule = True
+
     @staticmethod
+    @with_signature
     def forward(
-        ctx: Any, params: Tensor, inputs: Tensor, state: Tensor | None, plan: Plan, rung: str
+        params: Tensor, inputs: Tensor, state: Tensor | None, plan: Plan, rung: str
     ) -> Tensor:
         out: Tensor = kernel(rung, "statevector_forward")(
             params, inputs, state, plan.ints, plan.floats, plan.bits
         )
-        ctx.save_for_backward(params, inputs, state, out)
-        ctx.plan, ctx.rung = plan, rung
         return out
 
     @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
+        *given, ctx.plan, ctx.rung = inputs
+        ctx.save_for_backward(*given, output)
+
+    @staticmethod
     @once_differentiable
-    def backward(ctx: Any, grad_out: Tensor) -> Any:
+    def backward(ctx: Any, grad_out: Tensor) -> tuple[Any, ...]:
         params, inputs, state, out = ctx.saved_tensors
         gradients = kernel(ctx.rung, "statevector_backward")(
             grad_out, params, inputs, state, out, ctx.plan.ints, ctx.plan.floats, ctx.plan.bits

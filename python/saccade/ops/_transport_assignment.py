@@ -11,7 +11,7 @@ from torch import Tensor
 
 from saccade import _load, reference
 from saccade.ops import _checks
-from saccade.ops._select import offer, select_reverse_mode
+from saccade.ops._select import cuda_obstacle, offer, select_reverse_mode
 
 
 class Assignment(NamedTuple):
@@ -38,7 +38,7 @@ def _cpu(cost: Tensor) -> str | None:
     return None if _load.has("_C") else _load.reason("_C")
 
 
-offer("assignment", cpu=_cpu)
+offer("assignment", cpu=_cpu, cuda=cuda_obstacle)
 
 
 def kept_type(dtype: torch.dtype) -> torch.dtype:
@@ -167,7 +167,7 @@ def assignment(
         mask: bool, broadcast to cost; a pair that is False is forbidden, whatever its cost holds.
             So a problem of fewer rows or columns is padded with False. Default all True.
         backend: "auto" takes the fastest rung that can run on cost (:func:`saccade.ops.explain`);
-            "cpu" and "reference" are taken or refused, never replaced.
+            "cpu", "cuda" and "reference" are taken or refused, never replaced.
 
     Returns:
         :class:`Assignment` (row_to_col, col_to_row, cost, row_dual, col_dual). Partners are int64,
@@ -192,13 +192,15 @@ def assignment(
     Notes:
         Cost: the method of Jonker and Volgenant, O(n^2 m) at worst, in practice 10 to 50 reads of
         each row of the shorter side. Problems of a batch are spread over the threads, one problem
-        runs on one. float32 is solved in float32; where the duality gap, in float64, leaves room
+        runs on one. On CUDA a problem has a warp (up to 128 rows and columns) or a block, and
+        nothing waits for the device; costs that do not fit into shared memory, about 90 KB, are
+        copied once. float32 is solved in float32; where the duality gap, in float64, leaves room
         for more than one rounding of the total, it is solved again in float64. Half types are
         converted first.
 
         Deterministic: minima go to the lowest index, so that all instruction sets and numbers of
-        threads give the same matching. The gradient of the total is 1 for each pair, of any order.
-        Autocast changes nothing. vmap folds the mapped axis into the batch.
+        threads, and GPUs, give the same matching. The gradient of the total is 1 for each pair, of
+        any order. Autocast changes nothing. vmap folds the mapped axis into the batch.
 
     Source:
         Jonker and Volgenant, Computing 38, 1987.

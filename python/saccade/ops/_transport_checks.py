@@ -124,8 +124,19 @@ def weights(name: str, given: Any, count: Any, axis: str, main: Tensor) -> Tenso
         raise ValueError(
             f"{name} must be on the device of the cost, {main.device}, got {given.device}."
         )
+    not_negative(name, given)
     weight: Tensor = given.to(compute_dtype(main))
     return weight
+
+
+def not_negative(name: str, given: Tensor) -> None:
+    """Say at once that no measure has a weight below 0, where looking costs nothing."""
+    if not _visible(given):
+        return
+    below = given.detach() < 0
+    if bool(below.any()):
+        at = tuple(below.nonzero()[0].tolist())
+        raise ValueError(f"{name} must not be negative, got {given[at].item():.6g} at {at}.")
 
 
 def uniform(count: Any, alive: Tensor | None, main: Tensor) -> Tensor:
@@ -192,19 +203,28 @@ def batch_of(*shapes: Sequence[Any]) -> tuple[Any, ...]:
         raise ValueError(f"the leading axes must broadcast, got {listed}.") from None
 
 
-def totals(a: Tensor, b: Tensor, main: Tensor) -> None:
+def totals(a: Tensor, b: Tensor, main: Tensor, relaxable: bool = True) -> None:
     """Say at once that no plan has marginals of different totals, where looking costs nothing."""
-    if torch.compiler.is_compiling() or a.device.type != "cpu" or not (_plain(a) and _plain(b)):
+    if not (_visible(a) and _visible(b)):
         return
     total_a, total_b = a.detach().double().sum(-1), b.detach().double().sum(-1)
     off = (total_a - total_b).abs() > mass_tolerance(main.dtype) * total_a.abs()
     if bool(off.any()):
         i = int(off.flatten().nonzero()[0])
         first, second = (t.expand(off.shape).flatten()[i].item() for t in (total_a, total_b))
-        raise ValueError(
-            f"a and b must have the same total where both sides are balanced, got {first:.6g} and "
-            f"{second:.6g}; rho relaxes the marginals."
+        where, way_out = (
+            (" where both sides are balanced", "; rho relaxes the marginals")
+            if relaxable
+            else ("", "")
         )
+        raise ValueError(
+            f"a and b must have the same total{where}, got {first:.6g} and {second:.6g}{way_out}."
+        )
+
+
+def _visible(tensor: Tensor) -> bool:
+    """Whether the numbers are there to be looked at, without waiting for a device."""
+    return not torch.compiler.is_compiling() and tensor.device.type == "cpu" and _plain(tensor)
 
 
 def _plain(tensor: Tensor) -> bool:

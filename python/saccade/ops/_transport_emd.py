@@ -10,6 +10,7 @@ from torch import Tensor
 
 from saccade import _load, reference
 from saccade.ops import _checks
+from saccade.ops import _transport_checks as _arguments
 from saccade.ops._select import offer, select_reverse_mode
 from saccade.ops._transport_assignment import cost_matrix, fold_batch, fold_mapped, kept_type
 from saccade.ops._transport_result import OTResult
@@ -107,6 +108,7 @@ def _weights(name: str, given: Any, cost: Tensor, axis: int) -> Tensor | None:
             f"the leading axes of {name} must broadcast to those of cost, {tuple(batch)}, "
             f"got {tuple(given.shape[:-1])}."
         )
+    _arguments.not_negative(name, given)
     expanded: Tensor = given.expand([*batch, given.shape[-1]])
     return expanded
 
@@ -138,13 +140,16 @@ def emd(
         are feasible, tight where the plan is positive, and share the value in equal parts, <f, a> =
         <g, b>; value and value_linear are the cost of the plan; n_iter counts pivots, 0 where an
         assignment was solved; err is the mass that could not go. status: 0 solved, 1 too many
-        pivots, 2 infeasible (totals differ by more than a part of 1e-5, for half types 1e-2, or
-        forbidden pairs keep mass back: as much as possible goes), 3 NaN, an infinity that is not
-        forbidden, or a negative weight: everything is NaN. float64 for float64, else float32.
+        pivots, 2 infeasible (forbidden pairs keep mass back: as much as possible goes), 3 NaN or an
+        infinity that is not forbidden: everything is NaN. Where weights are not looked at (see
+        Raises), totals that differ give 2 and a negative weight 3. float64 for float64, else
+        float32.
 
     Raises:
         TypeError: an argument has the wrong type.
-        ValueError: shapes, types or devices do not fit together.
+        ValueError: shapes, types or devices do not fit together; on the CPU and not traced, a
+            weight is negative, or the totals differ by more than a part of 1e-5, for half types
+            1e-2.
         NotImplementedError: tensors on a GPU, sparse and nested tensors, forward-mode derivatives
             with a forced backend.
         RuntimeError: the forced backend cannot run.
@@ -156,8 +161,9 @@ def emd(
         reads some rows of cost and changes a part of the tree. Problems of a batch are spread over
         the threads.
 
-        There is no kernel for GPUs: the method has no parallel steps worth a launch. Move cost to
-        the CPU, or take :func:`sinkhorn` with a small eps.
+        There is no kernel for GPUs: pivots follow each other, thousands of them, and one changes a
+        path of the tree, which is less work than a launch or a barrier. Move cost to the CPU, or
+        take :func:`sinkhorn` with a small eps.
 
         Deterministic. The value has the gradients P, f and g, which are constants to it; where the
         dual variables are not unique this is one subgradient, and f and g count up to a constant,
@@ -182,8 +188,15 @@ def emd(
             f"emd runs on the CPU and cost is on {cost.device}: pass cost.cpu(), or take sinkhorn "
             "with a small eps."
         )
-    rung = select_reverse_mode("emd", backend, cost)
     *batch, n, m = cost.shape
+    if not (rows is None and columns is None):
+        _arguments.totals(
+            _arguments.uniform(n, None, cost) if rows is None else rows,
+            _arguments.uniform(m, None, cost) if columns is None else columns,
+            cost,
+            relaxable=False,
+        )
+    rung = select_reverse_mode("emd", backend, cost)
     given = (
         fold_batch(cost, 2),
         None if rows is None else fold_batch(rows, 1),

@@ -110,7 +110,7 @@ def sinkhorn_lowrank(
         checked = _arguments.weights(name, weight, count, f"{axis} of cost", cost)
         sides.append(_arguments.uniform(count, None, cost) if checked is None else checked)
     if not (a is None and b is None):
-        _arguments.totals(sides[0], sides[1], cost)
+        _arguments.totals(sides[0], sides[1], cost, relaxable=False)
     wa, wb = sides
     batch = _arguments.batch_of(cost.shape[:-2], wa.shape[:-1], wb.shape[:-1])
     count = math.prod(batch)

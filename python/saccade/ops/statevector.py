@@ -9,7 +9,7 @@ from torch import Tensor
 
 from saccade import _load, reference
 from saccade.ops import _checks
-from saccade.ops._select import constant, offer, select_reverse_mode
+from saccade.ops._select import constant, cuda_obstacle, offer, select_reverse_mode
 from saccade.ops._statevector_op import Expectations, Plan, States, kernel, plan, wanted
 from saccade.ops._statevector_program import Program, pauli_sums
 
@@ -20,12 +20,18 @@ GRADS = ("adjoint", "backprop", "none")
 def _cpu(params: Tensor) -> str | None:
     if params.device.type not in ("cpu", "meta"):
         return f"the tensors are on {params.device}"
-    if not _load.has("_host"):
-        return f"the planner is missing: {_load.reason('_host')}"
-    return None if _load.has("_C") else _load.reason("_C")
+    return _planner() or (None if _load.has("_C") else _load.reason("_C"))
 
 
-offer("statevector", cpu=_cpu)
+def _cuda(params: Tensor) -> str | None:
+    return cuda_obstacle(params) or _planner()
+
+
+def _planner() -> str | None:
+    return None if _load.has("_host") else f"the planner is missing: {_load.reason('_host')}"
+
+
+offer("statevector", cpu=_cpu, cuda=_cuda)
 
 
 def statevector(
@@ -53,7 +59,7 @@ def statevector(
         bit_order: "big" (default): wire 0 is the most significant bit of an index of psi and of
             state; "little": the least, Qiskit's order with qubit k as wire k.
         backend: "auto" takes the fastest rung that can run (:func:`saccade.ops.explain` with
-            params); "cpu" and "reference" are taken or refused, never replaced.
+            params); "cuda", "cpu" and "reference" are taken or refused, never replaced.
 
     Returns:
         psi, [B, 2**n] in dtype, where [B] are the batch's axes; B is 1 where neither inputs nor
@@ -186,7 +192,7 @@ def _expectations(
     made = _plan_of_observables(program, call.state is None, observables)
     start = None if call.state is None else torch.view_as_real(call.state.contiguous())
     if wanted(call.params, call.inputs, start):
-        values = Expectations.apply(call.params, call.inputs, start, made, rung)
+        values, _ = Expectations.apply(call.params, call.inputs, start, made, rung)
     else:
         values, _ = kernel(rung, "statevector_expval_forward")(
             call.params, call.inputs, start, made.ints, made.floats, made.bits, made.observables,

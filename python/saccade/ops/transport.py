@@ -98,13 +98,14 @@ def sinkhorn(
     Returns:
         :class:`OTResult`. plan has the type of cost; f, g, value, value_linear and err are float32,
         or float64 for float64. With both sides balanced f and g are unique up to a constant. A NaN
-        makes all of its problem NaN, with status 3; a balanced row that reaches nobody, or totals
-        that differ, give status 2.
+        makes all of its problem NaN, with status 3; a balanced row that reaches nobody gives
+        status 2. Where weights are not looked at (see Raises), totals that differ give 2 and a
+        negative weight 3.
 
     Raises:
         TypeError: an argument has the wrong type.
-        ValueError: shapes, types, devices or values do not fit together; totals of a and b that
-            differ, where the tensors are on the CPU and not traced.
+        ValueError: shapes, types, devices or values do not fit together; on the CPU and not traced,
+            a weight that is negative, or balanced totals of a and b that differ.
         NotImplementedError: sparse and nested tensors; forward-mode derivatives or "unroll" with a
             forced backend.
         RuntimeError: the forced backend cannot run.

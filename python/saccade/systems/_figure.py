@@ -83,7 +83,10 @@ def report(path: Path, system: System, result: dict[str, Any], collected: Collec
         lines.append(
             f"| {arm} | " + " | ".join(_spread(collected[arm][metric]) for metric in metrics) + " |"
         )
-    lines += ["", f"Mean and standard deviation over {seeds}.", "", "## In the paper", ""]
+    lines += ["", f"Mean and standard deviation over {seeds}."]
+    if system.findings:
+        lines += ["", "## The small scale", "", system.findings]
+    lines += ["", "## In the paper", ""]
     lines += [f"- {name}: {value}" for name, value in system.figures.items()] or [
         "No figures are recorded."
     ]

@@ -117,6 +117,8 @@ class System:
         main: the comparison that decides.
         also: further comparisons, reported and not decisive.
         floor: what else must be reached.
+        findings: what decides whether the claim holds at the small scale, code or scale, and how
+            that was found out; for the report.
         figures: the paper's own figures, for the report.
         paper_scale: whether `--scale paper` is prepared.
     """
@@ -134,6 +136,7 @@ class System:
     main: Comparison
     also: tuple[Comparison, ...] = ()
     floor: Floor | None = None
+    findings: str = ""
     figures: Mapping[str, Any] = field(default_factory=dict)
     paper_scale: bool = True
 

@@ -4,25 +4,13 @@ Image Classification.
 The small run trains the paper's network on part of the data with its two last layers: a linear
 support vector machine with the squared hinge, and softmax with cross-entropy. The paper finds the
 two comparable, softmax a little better.
-
-It has not been run over seeds yet. CNN-SVM with seed 0 alone reached 96.6 % of MNIST after 10
-epochs; the 6 that remain are what six runs of two cores fit into about five minutes.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from pathlib import Path
-from typing import TYPE_CHECKING
-
 from saccade.learn.config import TrainConfig
-from saccade.systems._arms import train_arms
-from saccade.systems._protocol import Comparison, Floor, Measured, System
-
-if TYPE_CHECKING:
-    from saccade.learn._fit import FitResult
-
-ACCURACY = "test accuracy (%)"
+from saccade.systems._arms import ACCURACY, TrainedArms
+from saccade.systems._protocol import Comparison, Floor, System
 
 SVM, SOFTMAX = "CNN-SVM", "CNN-Softmax"
 ARMS = {SVM: {"loss": "svm"}, SOFTMAX: {"loss": "ce"}}
@@ -42,52 +30,12 @@ PAPER = TrainConfig(
     schedule="constant",
     weight_decay=0.0,
 )
-SMALL = PAPER.replace(epochs=6)
-SIZES = {"train": 5000, "val": 100, "test": 2000}
+# 624 steps; the two losses need some 500 to come together.
+SMALL = PAPER.replace(epochs=8)
+SIZES = {"train": 10_000, "val": 100, "test": 2000}
 
-# Stated before any run over seeds, and not calibrated: CNN-SVM of seed 0 alone came to 96.6 % of
-# MNIST after 10 epochs; 6 are run here.
-THRESHOLDS = {"mnist": 93.0}
-
-
-def run(
-    scale: str,
-    data: str,
-    seed: int,
-    out: Path,
-    *,
-    data_dir: str | None = None,
-    started: Callable[[str], None] = lambda arm: None,
-) -> Measured:
-    """Train and test both arms with one seed.
-
-    Args:
-        scale: "small": 5,000 images, 234 steps; "paper": all images, 10,000 steps.
-        data: data spec.
-        seed: of weights, order and dropout; the images of a subset are the same for every seed.
-        out: folder of the reproduction; the paper's scale writes config.yaml and its arms' runs
-            there.
-        data_dir: directory of the data.
-        started: called with the name of each arm before it starts.
-
-    Returns:
-        Arm to test accuracy in per cent.
-    """
-    base = SMALL if scale == "small" else PAPER
-    return train_arms(
-        base.replace(data=data, data_dir=data_dir, seed=seed),
-        ARMS,
-        measure,
-        scale=scale,
-        sizes=SIZES,
-        out=out,
-        started=started,
-    )
-
-
-def measure(result: FitResult) -> dict[str, float]:
-    """Test accuracy in per cent."""
-    return {ACCURACY: 100 * result.accuracy}
+# Stated before the run at this size.
+THRESHOLDS = {"mnist": 97.0}
 
 
 SYSTEM = System(
@@ -105,7 +53,7 @@ SYSTEM = System(
         "as well as softmax."
     ),
     data=("mnist", "digits"),
-    run=run,
+    run=TrainedArms(SMALL, PAPER, SIZES, ARMS),
     arms=tuple(ARMS),
     main=Comparison(ACCURACY, SVM, SOFTMAX, expected=1.0, direction="equal"),
     also=(
@@ -114,6 +62,17 @@ SYSTEM = System(
         ),
     ),
     floor=Floor(ACCURACY, SVM, THRESHOLDS),
+    findings=(
+        "The number of steps decides, not the code. With 5,000 images and 234 steps CNN-SVM was "
+        "1.2 points below over seeds 0 to 2. Seed 0 trained on showed it 1.0 below after 234 "
+        "steps, 0.3 after 468, and 0.2 from there to 936 (97.4 against 97.6 %, mean over the last "
+        "12 epochs); the paper has 0.19. With the paper's initialisation the scores start at a "
+        "deviation of 6.6, where the squared hinge is 41 and the cross-entropy 10.7: the hinge "
+        "spends the first epoch on making scores small (73 against 92 % after it), and its "
+        "gradient vanishes where the margin is kept. Loss, C, initialisation and learning rate are "
+        "the published code's, the same in both arms. The run has 10,000 images and 624 steps "
+        "since."
+    ),
     figures={
         "MNIST, CNN-SVM / CNN-Softmax": "99.04 / 99.23 %",
         "Fashion-MNIST, CNN-SVM / CNN-Softmax": "90.72 / 91.86 %",

@@ -7,18 +7,9 @@ the convolutions, with and without a position encoding.
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
-
 from saccade.learn.config import TrainConfig
-from saccade.systems._arms import train_arms
-from saccade.systems._protocol import Comparison, Measured, System
-
-if TYPE_CHECKING:
-    from saccade.learn._fit import FitResult
-
-ACCURACY = "test accuracy (%)"
+from saccade.systems._arms import ACCURACY, Changes, TrainedArms, kwargs_arms
+from saccade.systems._protocol import Comparison, System
 
 CVT, CVT_POSITION = "CvT", "CvT + position encoding"
 PLAIN, PLAIN_POSITION = "no convolution", "no convolution + position encoding"
@@ -34,7 +25,10 @@ SMALL = TrainConfig(
 PAPER = TrainConfig(
     model="cvt_13",
     data="folder:./images",
-    augment="medvitv2",
+    augment="crop",
+    rand_ops=2,
+    rand_magnitude=27,
+    erase=0.25,
     mixup=0.8,
     cutmix=1.0,
     epochs=300,
@@ -48,61 +42,21 @@ PAPER = TrainConfig(
 )
 SIZES = {"train": 5000, "val": 100, "test": 1000}
 
-# Patches that do not overlap, of the size of each embedding's stride.
-PATCHES = {"small": (2, 2, 2), "paper": (4, 2, 2)}
 
-
-def arms(scale: str) -> dict[str, dict[str, Any]]:
-    """Arm to the options of its model."""
-    plain = {"projection": "linear", "kernels": PATCHES[scale], "paddings": (0, 0, 0)}
-    return {
-        CVT: {},
-        PLAIN: plain,
-        PLAIN_POSITION: {**plain, "pos_embed": True},
-        CVT_POSITION: {"pos_embed": True},
-    }
-
-
-def run(
-    scale: str,
-    data: str,
-    seed: int,
-    out: Path,
-    *,
-    data_dir: str | None = None,
-    started: Callable[[str], None] = lambda arm: None,
-) -> Measured:
-    """Train and test every arm with one seed.
-
-    Args:
-        scale: "small": cvt_micro at 32 pixels; "paper": cvt_13 at 224 pixels, 300 epochs.
-        data: data spec.
-        seed: of weights, order, augmentation and dropout; the images of a subset are the same for
-            every seed.
-        out: folder of the reproduction; the paper's scale writes config.yaml and its arms' runs
-            there.
-        data_dir: directory of the data.
-        started: called with the name of each arm before it starts.
-
-    Returns:
-        Arm to test accuracy in per cent.
-    """
-    base = SMALL if scale == "small" else PAPER
-    return train_arms(
-        base.replace(data=data, data_dir=data_dir, seed=seed),
-        {arm: {"model_kwargs": options} for arm, options in arms(scale).items()},
-        measure,
-        scale=scale,
-        sizes=SIZES,
-        out=out,
-        started=started,
+def arms(patches: tuple[int, int, int]) -> dict[str, Changes]:
+    """The four arms; without convolutions the patches, of the strides' size, do not overlap."""
+    plain = {"projection": "linear", "kernels": patches, "paddings": (0, 0, 0)}
+    return kwargs_arms(
+        {
+            CVT: {},
+            PLAIN: plain,
+            PLAIN_POSITION: {**plain, "pos_embed": True},
+            CVT_POSITION: {"pos_embed": True},
+        }
     )
 
 
-def measure(result: FitResult) -> dict[str, float]:
-    """Test accuracy in per cent."""
-    return {ACCURACY: 100 * result.accuracy}
-
+ARMS, PAPER_ARMS = arms((2, 2, 2)), arms((4, 2, 2))
 
 SYSTEM = System(
     name="cvt",
@@ -116,8 +70,8 @@ SYSTEM = System(
         "projections, and need no position encoding."
     ),
     data=("cifar10", "digits"),
-    run=run,
-    arms=tuple(arms("small")),
+    run=TrainedArms(SMALL, PAPER, SIZES, ARMS, PAPER_ARMS),
+    arms=tuple(ARMS),
     # No threshold is calibrated; they were stated before any run over seeds.
     main=Comparison(ACCURACY, CVT, PLAIN, expected=3.0, note="what the convolutions bring"),
     also=(

@@ -7,25 +7,18 @@ three have the same number of parameters.
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from pathlib import Path
-from typing import TYPE_CHECKING
-
 from saccade.learn.config import TrainConfig
-from saccade.systems._arms import train_arms
-from saccade.systems._protocol import Comparison, Measured, System
-
-if TYPE_CHECKING:
-    from saccade.learn._fit import FitResult
-
-ACCURACY = "test accuracy (%)"
+from saccade.systems._arms import ACCURACY, TrainedArms, kwargs_arms
+from saccade.systems._protocol import Comparison, System
 
 DUAL, SPATIAL, CHANNEL = "windows + channels", "windows twice", "channels twice"
-ARMS = {
-    DUAL: ("spatial", "channel"),
-    SPATIAL: ("spatial", "spatial"),
-    CHANNEL: ("channel", "channel"),
-}
+ARMS = kwargs_arms(
+    {
+        DUAL: {"attention": ("spatial", "channel")},
+        SPATIAL: {"attention": ("spatial", "spatial")},
+        CHANNEL: {"attention": ("channel", "channel")},
+    }
+)
 
 SMALL = TrainConfig(
     model="davit_micro",
@@ -38,7 +31,10 @@ SMALL = TrainConfig(
 PAPER = TrainConfig(
     model="davit_tiny",
     data="folder:./images",
-    augment="medvitv2",
+    augment="crop",
+    rand_ops=2,
+    rand_magnitude=27,
+    erase=0.25,
     mixup=0.8,
     cutmix=1.0,
     epochs=300,
@@ -54,47 +50,6 @@ PAPER = TrainConfig(
 SIZES = {"train": 4000, "val": 100, "test": 1000}
 
 
-def run(
-    scale: str,
-    data: str,
-    seed: int,
-    out: Path,
-    *,
-    data_dir: str | None = None,
-    started: Callable[[str], None] = lambda arm: None,
-) -> Measured:
-    """Train and test every arm with one seed.
-
-    Args:
-        scale: "small": davit_micro at 32 pixels; "paper": davit_tiny at 224 pixels, 300 epochs.
-        data: data spec.
-        seed: of weights, order, augmentation and dropout; the images of a subset are the same for
-            every seed.
-        out: folder of the reproduction; the paper's scale writes config.yaml and its arms' runs
-            there.
-        data_dir: directory of the data.
-        started: called with the name of each arm before it starts.
-
-    Returns:
-        Arm to test accuracy in per cent.
-    """
-    base = SMALL if scale == "small" else PAPER
-    return train_arms(
-        base.replace(data=data, data_dir=data_dir, seed=seed),
-        {arm: {"model_kwargs": {"attention": kinds}} for arm, kinds in ARMS.items()},
-        measure,
-        scale=scale,
-        sizes=SIZES,
-        out=out,
-        started=started,
-    )
-
-
-def measure(result: FitResult) -> dict[str, float]:
-    """Test accuracy in per cent."""
-    return {ACCURACY: 100 * result.accuracy}
-
-
 SYSTEM = System(
     name="davit",
     title="DaViT: Dual Attention Vision Transformers",
@@ -107,7 +62,7 @@ SYSTEM = System(
         "either alone."
     ),
     data=("cifar10", "digits"),
-    run=run,
+    run=TrainedArms(SMALL, PAPER, SIZES, ARMS),
     arms=tuple(ARMS),
     # Neither threshold is calibrated; they were stated before any run over seeds.
     main=Comparison(ACCURACY, DUAL, SPATIAL, expected=-0.5, note="against windows alone"),

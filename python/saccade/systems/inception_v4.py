@@ -1,20 +1,17 @@
 """Inception-v4, Inception-ResNet and the Impact of Residual Connections on Learning.
 
-The small run trains a cut-down network in three arms: Inception blocks whose output is added to
-their input, scaled by 0.2; the same without scaling; and the same blocks without the addition, a
-little wider so that all arms have about the same number of parameters. The paper finds that
+The small run trains a narrow network of the paper's depth in three arms: Inception blocks whose
+output is added to their input, scaled by 0.2; the same without scaling; and the same blocks without
+the addition, wider so that all arms have about the same number of parameters. The paper finds that
 residual connections speed training up, and that wide networks need the scaling to be stable.
 """
 
 from __future__ import annotations
 
-import dataclasses
-from collections.abc import Callable
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from saccade.learn.config import TrainConfig
-from saccade.systems._arms import train_arms
+from saccade.systems._arms import ACCURACY, Changes, TrainedArms, accuracy
 from saccade.systems._protocol import Comparison, Measured, System
 
 if TYPE_CHECKING:
@@ -22,22 +19,19 @@ if TYPE_CHECKING:
 
 LOSS = "training loss, last epoch"
 RELATIVE = "training loss (% of no residual)"
-ACCURACY = "test accuracy (%)"
 STD = "std before pooling at the start"
 
 RESIDUAL, UNSCALED, PLAIN = "residual", "residual, not scaled", "no residual"
-ARMS: dict[str, dict[str, dict[str, Any]]] = {
-    "small": {
-        RESIDUAL: {"model_kwargs": {"residual_scale": 0.2}},
-        UNSCALED: {"model_kwargs": {"residual_scale": 1.0}},
-        # 171,218 parameters; 171,538 with residual connections
-        PLAIN: {"model_kwargs": {"residual": False, "width": 0.152}},
-    },
-    "paper": {
-        RESIDUAL: {},
-        UNSCALED: {"model_kwargs": {"residual_scale": 1.0}},
-        PLAIN: {"model": "inception_v4"},
-    },
+ARMS: dict[str, Changes] = {
+    RESIDUAL: {"model_kwargs": {"residual_scale": 0.2}},
+    UNSCALED: {"model_kwargs": {"residual_scale": 1.0}},
+    # 122,778 parameters; 122,548 with residual connections
+    PLAIN: {"model_kwargs": {"residual": False, "width": 0.0918}},
+}
+PAPER_ARMS: dict[str, Changes] = {
+    RESIDUAL: {},
+    UNSCALED: {"model_kwargs": {"residual_scale": 1.0}},
+    PLAIN: {"model": "inception_v4"},
 }
 
 PAPER = TrainConfig(
@@ -57,8 +51,10 @@ PAPER = TrainConfig(
     ema_decay=0.9999,
     clip_grad=2.0,
 )
+# Depth is what residual connections are for: the paper's 5, 10 and 5 blocks, a sixteenth as wide.
 SMALL = PAPER.replace(
     model="inception_resnet_micro",
+    model_kwargs={"repeats": (5, 10, 5), "width": 0.0625},
     augment="light",
     epochs=3,
     batch_size=32,
@@ -68,71 +64,34 @@ SMALL = PAPER.replace(
 SIZES = {"train": 5000, "val": 100, "test": 1000}
 
 
-def run(
-    scale: str,
-    data: str,
-    seed: int,
-    out: Path,
-    *,
-    data_dir: str | None = None,
-    started: Callable[[str], None] = lambda arm: None,
-) -> Measured:
-    """Train and test every arm with one seed.
-
-    Args:
-        scale: "small": inception_resnet_micro at 32 pixels, 3 epochs; "paper":
-            inception_resnet_v2 and inception_v4 at 299 pixels, 200 epochs.
-        data: data spec.
-        seed: of weights, order, augmentation and dropout; the images of a subset are the same for
-            every seed.
-        out: folder of the reproduction; the paper's scale writes config.yaml and its arms' runs
-            there.
-        data_dir: directory of the data.
-        started: called with the name of each arm before it starts.
-
-    Returns:
-        Arm to training loss of the last epoch, by itself and in per cent of that without residual
-        connections, test accuracy in per cent, and the standard deviation of the last map at
-        initialisation.
-    """
-    base = SMALL if scale == "small" else PAPER
-    measured = train_arms(
-        base.replace(data=data, data_dir=data_dir, seed=seed),
-        ARMS[scale],
-        measure,
-        scale=scale,
-        sizes=SIZES,
-        out=out,
-        started=started,
-    )
-    reference = measured[PLAIN][LOSS]
-    for figures in measured.values():
-        figures[RELATIVE] = 100 * figures[LOSS] / reference
-    return measured
-
-
 def measure(result: FitResult) -> dict[str, float]:
     """Training loss, test accuracy in per cent, and the last map's deviation at initialisation."""
     return {
         LOSS: result.rows[-1]["train/loss"],
-        ACCURACY: 100 * result.accuracy,
+        **accuracy(result),
         STD: initial_std(result),
     }
 
 
+def relative(measured: Measured) -> Measured:
+    """Adds the training loss in per cent of that without residual connections."""
+    reference = measured[PLAIN][LOSS]
+    return {
+        arm: {**figures, RELATIVE: 100 * figures[LOSS] / reference}
+        for arm, figures in measured.items()
+    }
+
+
 def initial_std(result: FitResult) -> float:
-    """Standard deviation of the map before pooling, of a new network with the paper's number of
-    blocks, on the first test images.
-    """
+    """Standard deviation of the map before pooling, before training, on the first test images."""
     import torch
 
     from saccade.data._seeds import scoped_seed
     from saccade.models.inception import InceptionNet
 
-    cfg = result.model.cfg
     images, _ = next(iter(result.datamodule.test_dataloader()))
     with scoped_seed(result.datamodule.seed), torch.no_grad():
-        model = InceptionNet(dataclasses.replace(cfg, repeats=None))  # type: ignore[arg-type,type-var]
+        model = InceptionNet(result.model.cfg)  # type: ignore[arg-type]
         # In training mode: batch norm has no statistics yet but the batch's.
         return float(model.forward_features(result.datamodule.normalize(images)).std())
 
@@ -146,10 +105,10 @@ SYSTEM = System(
     operators=(),
     claim="Residual connections speed up the training of Inception networks.",
     data=("cifar10", "digits"),
-    run=run,
-    arms=(RESIDUAL, UNSCALED, PLAIN),
+    run=TrainedArms(SMALL, PAPER, SIZES, ARMS, PAPER_ARMS, measure, relative),
+    arms=tuple(ARMS),
     # Stated before any run over seeds. The deviation's threshold is half of the difference that one
-    # network of seed 0 had on noise (0.97 against 2.04); the others are not calibrated.
+    # network of seed 0, twice as wide, had on noise (0.97 against 2.04).
     main=Comparison(
         RELATIVE, RESIDUAL, PLAIN, expected=5.0, direction="lower", note="after the same epochs"
     ),
@@ -166,6 +125,16 @@ SYSTEM = System(
         Comparison(
             ACCURACY, RESIDUAL, UNSCALED, expected=-2.0, note="scaling does not harm accuracy"
         ),
+    ),
+    findings=(
+        "The depth decides, not the code. With one block of each kind, at twice the width, the "
+        "residual arm's loss was 5.3 % above the plain one's over seeds 0 to 2, and the "
+        "unscaled residual arm's 1.0 % below: three blocks train without help, and a scale of "
+        "0.2 slows what they add. With the paper's 5, 10 and 5 blocks, the same images, epochs "
+        "and learning rate, seed 0 came to a loss of 1.75 with residual connections, 1.89 with "
+        "unscaled ones and 2.19 without (42.9, 33.4 and 19.4 % of the test images); the plain "
+        "network had not begun to learn after two epochs (2.32). The run has the paper's depth "
+        "since."
     ),
     figures={
         "ImageNet top-1 / top-5 error, one crop: Inception-v3": "21.2 / 5.6 %",

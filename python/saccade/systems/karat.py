@@ -8,32 +8,35 @@ rank of the trained attention is measured beside the accuracy.
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from pathlib import Path
 from statistics import fmean
 from typing import TYPE_CHECKING, Any
 
 from saccade.learn.config import TrainConfig
-from saccade.systems._protocol import Comparison, Measured, System
+from saccade.systems._arms import ACCURACY, TrainedArms, accuracy, kwargs_arms
+from saccade.systems._protocol import Comparison, System
 
 if TYPE_CHECKING:
     from saccade.learn._fit import FitResult
 
-ACCURACY, RANK = "test accuracy (%)", "rank of the attention"
+RANK = "rank of the attention"
 
 SOFTMAX, BLOCKWISE, UNIVERSAL, FROZEN = "softmax", "G3B", "G3U", "G3B, frozen coefficients"
-ARMS: dict[str, dict[str, Any]] = {
-    SOFTMAX: {"attention": "softmax"},
-    BLOCKWISE: {"attention": "G3B"},
-    UNIVERSAL: {"attention": "G3U"},
-    FROZEN: {"attention": "G3B", "freeze_phi": True},
-}
+ARMS = kwargs_arms(
+    {
+        SOFTMAX: {"attention": "softmax"},
+        BLOCKWISE: {"attention": "G3B"},
+        UNIVERSAL: {"attention": "G3U"},
+        FROZEN: {"attention": "G3B", "freeze_phi": True},
+    }
+)
 
 SMALL = TrainConfig(model="karat_micro", epochs=4, batch_size=64, lr=1e-3, weight_decay=0.05)
 PAPER = TrainConfig(
     model="karat_tiny",
     data="cifar10",
-    augment="light",
+    augment="crop",
+    rand_ops=2,
+    rand_magnitude=30,
     mixup=0.8,
     cutmix=1.0,
     label_smoothing=0.1,
@@ -52,51 +55,9 @@ SIZES = {"train": 2000, "val": 100, "test": 1000}
 RANK_TOLERANCE, RANK_IMAGES = 1e-5, 32
 
 
-def run(
-    scale: str,
-    data: str,
-    seed: int,
-    out: Path,
-    *,
-    data_dir: str | None = None,
-    started: Callable[[str], None] = lambda arm: None,
-) -> Measured:
-    """Train and test every arm with one seed.
-
-    Args:
-        scale: "small": karat_micro at 32 pixels; "paper": karat_tiny at 224 pixels, 100 epochs.
-        data: data spec.
-        seed: of weights, order, augmentation and dropout; the images of a subset are the same for
-            every seed.
-        out: folder of the reproduction; the paper's scale writes config.yaml and its arms' runs
-            there.
-        data_dir: directory of the data.
-        started: called with the name of each arm before it starts.
-
-    Returns:
-        Arm to test accuracy in per cent and rank of the attention.
-    """
-    from saccade.data import load_data
-    from saccade.learn._fit import fit
-
-    base = (SMALL if scale == "small" else PAPER).replace(
-        data=data, data_dir=data_dir, seed=seed, quiet=True
-    )
-    loaded = load_data(data, data_dir)
-    if scale == "small":
-        loaded = loaded.limited(SIZES["train"], SIZES["val"], SIZES["test"])
-    else:
-        (out / "config.yaml").write_text(base.text())
-    measured: Measured = {}
-    for arm, options in ARMS.items():
-        started(arm)
-        slug = "".join(c if c.isalnum() else "-" for c in arm.lower())
-        config = base.replace(
-            model_kwargs=base.model_kwargs | options, out=str(out / "runs" / f"{slug}-seed{seed}")
-        )
-        result = fit(config, data=loaded, write=scale == "paper")
-        measured[arm] = {ACCURACY: 100 * result.accuracy, RANK: attention_rank(result)}
-    return measured
+def measure(result: FitResult) -> dict[str, float]:
+    """Test accuracy in per cent, and the rank of the attention."""
+    return {**accuracy(result), RANK: attention_rank(result)}
 
 
 def attention_rank(result: FitResult) -> float:
@@ -130,7 +91,7 @@ SYSTEM = System(
         "in a tiny vision Transformer."
     ),
     data=("cifar10", "mnist", "digits"),
-    run=run,
+    run=TrainedArms(SMALL, PAPER, SIZES, ARMS, measure=measure),
     arms=tuple(ARMS),
     # No threshold is calibrated; they were stated before any run.
     main=Comparison(

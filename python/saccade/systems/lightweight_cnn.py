@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from saccade.learn.config import TrainConfig
+from saccade.systems._arms import as_tensors, run_folder
 from saccade.systems._protocol import Comparison, Floor, Measured, System
 
 if TYPE_CHECKING:
@@ -83,8 +84,9 @@ def run(
     Returns:
         Arm to accuracy on the test images as they are and on moved ones.
     """
-    from saccade.data import ImageDataModule, Jitter, load_data
+    from saccade.data import Jitter, load_data
     from saccade.data._seeds import seed_all
+    from saccade.learn._fit import data_module
     from saccade.learn._two_stage import TwoStageConfig, train, two_stage
     from saccade.learn.dual import UnionModule
     from saccade.models import create_model, save_weights
@@ -104,6 +106,7 @@ def run(
         seed=seed,
         in_chans=loaded.channels,
         img_size=options["img_size"],
+        batch_size=min(base.batch_size, len(loaded.train)),
     )
     if scale == "paper":
         (out / "config.yaml").write_text(config.text())
@@ -111,25 +114,18 @@ def run(
 
     def feed() -> ImageDataModule:
         # every arm its own: a data module follows its trainer's epochs
-        return ImageDataModule(
-            loaded,
-            img_size=options["img_size"],
-            batch_size=min(config.batch_size, len(loaded.train)),
-            in_chans=loaded.channels,
-            augment=config.augment,
-            normalize=config.normalize,
-            seed=seed,
-        )
+        return data_module(config, loaded)
 
     augment = Jitter(**JITTER, mirror=loaded.mirrors)
-    tests = _tests(feed())
+    module = feed()
+    images, targets = as_tensors(module, module.test_dataloader())
+    tests = images, Jitter(**MOVES)(images), targets
     measured: Measured = {}
 
     def finish(arm: str, model: nn.Module) -> None:
         measured[arm] = _measure(model, *tests)
         if scale == "paper":
-            slug = "".join(c if c.isalnum() else "-" for c in arm.lower())
-            save_weights(model, out / "runs" / f"{slug}-seed{seed}")
+            save_weights(model, run_folder(out, arm, seed))
 
     def branch() -> nn.Module:
         return create_model("lightweight_cnn_branch", **options)
@@ -147,21 +143,10 @@ def run(
     for arm, (make, change) in alone.items():
         started(arm)
         seed_all(seed)
-        module = UnionModule(make(), change, stages.adam)
-        train(module, feed(), stages.epochs, stages)
-        finish(arm, module.model)
+        union = UnionModule(make(), change, stages.adam)
+        train(union, feed(), stages.epochs, stages)
+        finish(arm, union.model)
     return measured
-
-
-def _tests(module: ImageDataModule) -> tuple[Tensor, Tensor, Tensor]:
-    """Test images as they are and moved, and their classes."""
-    import torch
-
-    from saccade.data import Jitter
-
-    batches = list(module.test_dataloader())
-    images = torch.cat([module.normalize(images) for images, _ in batches])
-    return images, Jitter(**MOVES)(images), torch.cat([targets for _, targets in batches])
 
 
 def _measure(model: nn.Module, images: Tensor, moved: Tensor, targets: Tensor) -> dict[str, float]:

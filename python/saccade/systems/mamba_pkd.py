@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from saccade.learn.config import TrainConfig
+from saccade.systems._arms import as_tensors, run_folder
 from saccade.systems._protocol import Comparison, Measured, System
 
 if TYPE_CHECKING:
@@ -59,8 +60,8 @@ PAPER = TrainConfig(
     lr=1e-3,
     weight_decay=0.05,
 )
-SIZES = {"train": 1000, "val": 50, "test": 400}
-EPOCHS = {"small": 15, "paper": 20}
+SIZES = {"train": 1300, "val": 50, "test": 400}
+EPOCHS = {"small": 40, "paper": 20}
 STUDENTS = {
     "small": [f"mamba_pkd_micro_s{k}" for k in range(1, 6)],
     "paper": [f"mamba_pkd_s{k}" for k in range(1, 8)],
@@ -106,14 +107,14 @@ def run(
     config = (SMALL if scale == "small" else PAPER).replace(
         data=data, data_dir=data_dir, seed=seed, quiet=True, model_kwargs=options,
         in_chans=loaded.channels, img_size=min(loaded.size),
-        out=str(out / "runs" / f"teacher-seed{seed}"),
+        out=str(run_folder(out, TEACHER, seed)),
     )  # fmt: skip
     if scale == "paper":
         (out / "config.yaml").write_text(config.text())
     started(TEACHER)
     result = fit(config, data=loaded, write=scale == "paper")
     teacher, samples = result.model.eval(), _samples(loaded, result.datamodule)
-    images, targets = _tests(result.datamodule)
+    images, targets = as_tensors(result.datamodule, result.datamodule.test_dataloader())
     measured = {TEACHER: {ACCURACY: 100 * result.accuracy, WORK: 100.0, FALL: 0.0}}
     for arm, rule in RULES.items():
         started(arm)
@@ -161,14 +162,6 @@ def _samples(data: ImageData, module: ImageDataModule) -> TensorDataset:
     squared = Squared(data.train, module.img_size)
     pixels = torch.stack([squared[index][0] for index in range(len(squared))])
     return TensorDataset(module.normalize(pixels), torch.as_tensor(data.train.targets))
-
-
-def _tests(module: ImageDataModule) -> tuple[Tensor, Tensor]:
-    import torch
-
-    batches = list(module.test_dataloader())
-    images = torch.cat([module.normalize(images) for images, _ in batches])
-    return images, torch.cat([targets for _, targets in batches])
 
 
 SYSTEM = System(

@@ -11,12 +11,11 @@ At this size no run was made to calibrate a margin, so 0 is asked for, stated be
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from saccade.learn.config import TrainConfig
-from saccade.systems._protocol import Comparison, Measured, System
+from saccade.systems._arms import Changes, TrainedArms
+from saccade.systems._protocol import Comparison, System
 
 if TYPE_CHECKING:
     from saccade.learn._fit import FitResult
@@ -24,18 +23,27 @@ if TYPE_CHECKING:
 
 ACCURACY, RATE, ENERGY = "accuracy (%)", "firing rate (%)", "energy (uJ)"
 
-FORMER = {"small": "max_former_micro", "paper": "max_former_cifar"}
-RESNET = {"small": "max_resnet_micro", "paper": "max_resnet18"}
 
-# Model at each scale, and its options.
-ARMS: dict[str, tuple[dict[str, str], dict[str, Any]]] = {
-    "max mixer": (FORMER, {"embed": "orig", "mixers": ["max", "max", "max"]}),
-    "average mixer": (FORMER, {"embed": "orig", "mixers": ["avg", "avg", "avg"]}),
-    "Max-Former": (FORMER, {}),
-    "strided embeddings": (FORMER, {"embed": "orig"}),
-    "Max-ResNet": (RESNET, {}),
-    "MS-ResNet": (RESNET, {"down": "stride"}),
-}
+def arms(former: str, resnet: str) -> dict[str, Changes]:
+    """The six arms, of the models of a scale."""
+    return {
+        "max mixer": {
+            "model": former,
+            "model_kwargs": {"embed": "orig", "mixers": ["max", "max", "max"]},
+        },
+        "average mixer": {
+            "model": former,
+            "model_kwargs": {"embed": "orig", "mixers": ["avg", "avg", "avg"]},
+        },
+        "Max-Former": {"model": former},
+        "strided embeddings": {"model": former, "model_kwargs": {"embed": "orig"}},
+        "Max-ResNet": {"model": resnet},
+        "MS-ResNet": {"model": resnet, "model_kwargs": {"down": "stride"}},
+    }
+
+
+ARMS = arms("max_former_micro", "max_resnet_micro")
+PAPER_ARMS = arms("max_former_cifar", "max_resnet18")
 
 SMALL = TrainConfig(
     model="max_former_micro",
@@ -49,6 +57,9 @@ PAPER = TrainConfig(
     model="max_former_cifar",
     data="cifar10",
     augment="light",
+    rand_ops=1,
+    rand_magnitude=27,
+    erase=0.25,
     mixup=0.5,
     cutmix=0.5,
     label_smoothing=0.1,
@@ -62,56 +73,14 @@ PAPER = TrainConfig(
 SIZES = {"train": 1000, "val": 50, "test": 300}
 
 
-def run(
-    scale: str,
-    data: str,
-    seed: int,
-    out: Path,
-    *,
-    data_dir: str | None = None,
-    started: Callable[[str], None] = lambda arm: None,
-) -> Measured:
-    """Train and test every arm with one seed.
-
-    Args:
-        scale: "small": micro models, T = 2, 16 pixels; "paper": the CIFAR models, T = 4, 400
-            epochs.
-        data: data spec.
-        seed: of weights and order; the images of a subset are the same for every seed.
-        out: folder of the reproduction; the paper's scale writes config.yaml and its arms' runs
-            there.
-        data_dir: directory of the data.
-        started: called with the name of each arm before it starts.
-
-    Returns:
-        Arm to test accuracy and firing rate in per cent, and energy an image in microjoule.
-    """
-    from saccade.data import load_data
-    from saccade.learn._fit import fit
-
-    base = (SMALL if scale == "small" else PAPER).replace(
-        data=data, data_dir=data_dir, seed=seed, quiet=True
-    )
-    loaded = load_data(data, data_dir)
-    if scale == "small":
-        loaded = loaded.limited(SIZES["train"], SIZES["val"], SIZES["test"])
-    else:
-        (out / "config.yaml").write_text(base.text())
-    measured: Measured = {}
-    for arm, (models, options) in ARMS.items():
-        started(arm)
-        slug = "".join(c if c.isalnum() else "-" for c in arm.lower())
-        config = base.replace(
-            model=models[scale], model_kwargs=options, out=str(out / "runs" / f"{slug}-seed{seed}")
-        )
-        result = fit(config, data=loaded, write=scale == "paper")
-        spikes = activity_on_test(result)
-        measured[arm] = {
-            ACCURACY: 100 * result.accuracy,
-            RATE: 100 * spikes.mean_rate,
-            ENERGY: 1000 * spikes.energy_mj,
-        }
-    return measured
+def measure(result: FitResult) -> dict[str, float]:
+    """Test accuracy and firing rate in per cent, and energy an image in microjoule."""
+    spikes = activity_on_test(result)
+    return {
+        ACCURACY: 100 * result.accuracy,
+        RATE: 100 * spikes.mean_rate,
+        ENERGY: 1000 * spikes.energy_mj,
+    }
 
 
 def activity_on_test(result: FitResult) -> Activity:
@@ -139,7 +108,7 @@ SYSTEM = System(
         "better than average pooling."
     ),
     data=("cifar10", "mnist", "digits"),
-    run=run,
+    run=TrainedArms(SMALL, PAPER, SIZES, ARMS, PAPER_ARMS, measure),
     arms=tuple(ARMS),
     main=Comparison(ACCURACY, "max mixer", "average mixer", expected=0.0),
     also=(

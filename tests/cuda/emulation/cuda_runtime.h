@@ -4,6 +4,7 @@
 // for, and a barrier that some threads never reach aborts.
 #pragma once
 
+#include <setjmp.h>
 #include <ucontext.h>
 
 #include <algorithm>
@@ -43,6 +44,8 @@ using std::max;
 using std::min;
 using std::rintf;
 
+inline int __popc(unsigned bits) { return __builtin_popcount(bits); }
+
 inline float __fdividef(float x, float y) { return x / y; }
 inline void sincospif(float x, float* sine, float* cosine) {
   *sine = static_cast<float>(std::sin(M_PI * x));
@@ -61,6 +64,18 @@ inline float __int_as_float(int bits) {
   return x;
 }
 
+inline int64_t __double_as_longlong(double x) {
+  int64_t bits;
+  std::memcpy(&bits, &x, sizeof bits);
+  return bits;
+}
+
+inline double __longlong_as_double(int64_t bits) {
+  double x;
+  std::memcpy(&x, &bits, sizeof x);
+  return x;
+}
+
 namespace emulation {
 
 struct Index {
@@ -72,8 +87,12 @@ struct Copy {
   const void* from;
 };
 
+// The context starts a fiber, which then runs one block's thread after another: jumps spare the
+// system calls of a switch.
 struct Fiber {
   ucontext_t context;
+  jmp_buf place;
+  bool started = false;
   std::unique_ptr<char[]> stack;
   std::vector<Copy> copies;
   const void* waits_at = nullptr;
@@ -83,7 +102,7 @@ struct Fiber {
 
 inline Index grid, block, thread, threads;
 inline std::vector<Fiber> fibers;
-inline ucontext_t scheduler;
+inline jmp_buf scheduler;
 inline std::vector<unsigned char> shared;
 inline uint64_t exchange[2][32][32];
 struct MmaInput {
@@ -100,8 +119,11 @@ constexpr unsigned kWarp = 32;
 inline Fiber& current() { return fibers[thread.x]; }
 
 inline void run_fiber() {
-  (*body)();
-  current().done = true;
+  for (;;) {
+    (*body)();
+    current().done = true;
+    if (_setjmp(current().place) == 0) _longjmp(scheduler, 1);
+  }
 }
 
 // Gives way until all threads [first, last) have come to a barrier of this kind. Two rounds of
@@ -109,7 +131,7 @@ inline void run_fiber() {
 inline void barrier(const void* kind) {
   Fiber& self = current();
   self.waits_at = kind;
-  swapcontext(&self.context, &scheduler);
+  if (_setjmp(self.place) == 0) _longjmp(scheduler, 1);
 }
 
 inline const char block_barrier = 0;
@@ -122,27 +144,36 @@ inline bool arrived(unsigned first, unsigned last, const void* kind) {
   return true;
 }
 
+// Runs a fiber until it gives way.
+inline void switch_to(unsigned t) {
+  Fiber& fiber = fibers[t];
+  fiber.waits_at = nullptr;
+  thread.x = t;
+  if (_setjmp(scheduler) != 0) return;
+  if (fiber.started) _longjmp(fiber.place, 1);
+  fiber.started = true;
+  getcontext(&fiber.context);
+  fiber.context.uc_stack.ss_sp = fiber.stack.get();
+  fiber.context.uc_stack.ss_size = kStack;
+  fiber.context.uc_link = nullptr;
+  makecontext(&fiber.context, run_fiber, 0);
+  setcontext(&fiber.context);
+}
+
 inline void take_turns(unsigned first, unsigned last) {
   for (unsigned i = first; i < last; ++i) {
     const unsigned t = reversed ? last - 1 - (i - first) : i;
     if (fibers[t].done) continue;
-    fibers[t].waits_at = nullptr;
-    thread.x = t;
-    swapcontext(&scheduler, &fibers[t].context);
+    switch_to(t);
   }
 }
 
 inline void run_block() {
-  for (unsigned t = 0; t < threads.x; ++t) {
-    Fiber& fiber = fibers[t];
+  for (Fiber& fiber : fibers) {
     fiber.done = false;
     fiber.waits_at = nullptr;
+    fiber.trades = 0;
     fiber.copies.clear();
-    getcontext(&fiber.context);
-    fiber.context.uc_stack.ss_sp = fiber.stack.get();
-    fiber.context.uc_stack.ss_size = kStack;
-    fiber.context.uc_link = &scheduler;
-    makecontext(&fiber.context, run_fiber, 0);
   }
   take_turns(0, threads.x);
   for (;;) {
@@ -209,6 +240,7 @@ void mma(float (&d)[4], const uint32_t (&a)[4], const uint32_t (&b)[2], Get get)
 
 #define threadIdx emulation::thread
 #define blockIdx emulation::block
+#define blockDim emulation::threads
 #define gridDim emulation::grid
 
 inline void __syncthreads() { emulation::barrier(&emulation::block_barrier); }
@@ -232,6 +264,10 @@ inline unsigned __reduce_max_sync(unsigned, unsigned value) {
     value = other > value ? other : value;
   }
   return value;
+}
+
+inline unsigned __reduce_min_sync(unsigned, unsigned value) {
+  return ~__reduce_max_sync(0, ~value);
 }
 
 inline bool __any_sync(unsigned, bool value) { return __reduce_max_sync(0, value) != 0; }
