@@ -17,17 +17,18 @@ from saccade.bench._suite import (
     Work,
 )
 from saccade.bench.peers.statevector import PEERS
-from saccade.ops import Program, input, instruction, param, pauli_sums
+from saccade.ops import Program, input_angle, instruction, param_angle, pauli_sums
 
 
 def circuit(n: int, layers: int) -> Program:
     """RY of the inputs, then layers of RX, RY, RZ on every wire and a ring of CNOT."""
-    steps = [instruction("ry", q, input(q)) for q in range(n)]
+    steps = [instruction("ry", q, input_angle(q)) for q in range(n)]
     for layer in range(layers):
         for q in range(n):
             slot = 3 * (layer * n + q)
             steps += [
-                instruction(name, q, param(slot + k)) for k, name in enumerate(("rx", "ry", "rz"))
+                instruction(name, q, param_angle(slot + k))
+                for k, name in enumerate(("rx", "ry", "rz"))
             ]
         steps += [instruction("cx", (q, (q + 1) % n)) for q in range(n)]
     return Program(n, tuple(steps))

@@ -6,12 +6,12 @@ import pytest
 import torch
 
 from saccade.nn import QuantumLayer
-from saccade.ops import Program, input, instruction, param, statevector_expval
+from saccade.ops import Program, input_angle, instruction, param_angle, statevector_expval
 
 
 def program() -> Program:
-    steps = [instruction("ry", q, input(q)) for q in range(3)]
-    steps += [instruction("rx", q, param(q)) for q in range(3)]
+    steps = [instruction("ry", q, input_angle(q)) for q in range(3)]
+    steps += [instruction("rx", q, param_angle(q)) for q in range(3)]
     steps += [instruction("cx", (q, (q + 1) % 3)) for q in range(3)]
     return Program(3, tuple(steps))
 

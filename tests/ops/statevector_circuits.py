@@ -18,10 +18,10 @@ from saccade.ops._statevector_program import (
     Instruction,
     Program,
     Value,
-    constant,
-    input,
+    fixed_angle,
+    input_angle,
     instruction,
-    param,
+    param_angle,
 )
 
 N_PARAMS, N_INPUTS = 5, 3
@@ -47,9 +47,9 @@ def random_value(generator: random.Random) -> Value:
     scale, shift = generator.uniform(-2, 2), generator.uniform(-1, 1)
     return generator.choice(
         [
-            constant(generator.uniform(-4, 4)),
-            param(generator.randrange(N_PARAMS), scale, shift),
-            input(generator.randrange(N_INPUTS), scale, shift),
+            fixed_angle(generator.uniform(-4, 4)),
+            param_angle(generator.randrange(N_PARAMS), scale, shift),
+            input_angle(generator.randrange(N_INPUTS), scale, shift),
         ]
     )
 
@@ -137,12 +137,13 @@ def random_state(batch: int, n: int, seed: int) -> Tensor:
 
 def ring(n: int, layers: int) -> Program:
     """RY of the inputs, then layers of RX, RY, RZ on every wire and a ring of CNOT."""
-    steps = [instruction("ry", q, input(q)) for q in range(n)]
+    steps = [instruction("ry", q, input_angle(q)) for q in range(n)]
     for layer in range(layers):
         for q in range(n):
             slot = 3 * (layer * n + q)
             steps += [
-                instruction(name, q, param(slot + k)) for k, name in enumerate(("rx", "ry", "rz"))
+                instruction(name, q, param_angle(slot + k))
+                for k, name in enumerate(("rx", "ry", "rz"))
             ]
         steps += [instruction("cx", (q, (q + 1) % n)) for q in range(n)] if n > 1 else []
     return Program(n, tuple(steps))

@@ -12,7 +12,7 @@ from saccade import _load, reference
 from saccade.ops import (
     Program,
     instruction,
-    param,
+    param_angle,
     pauli_sums,
     probabilities,
     sample,
@@ -260,14 +260,14 @@ def test_samples_have_the_probabilities() -> None:
 
 def test_shared_and_own_angles_agree() -> None:
     """The gradient of a shared parameter is the sum of those of its copies in every sample."""
-    from saccade.ops import input
+    from saccade.ops import input_angle
 
     n, batch = 5, 6
     shared = ring(n, 2)
     own_steps = []
     for entry in shared.instructions:
         values = [
-            input(v.index + n, v.coefficient, v.offset) if v.source == "param" else v
+            input_angle(v.index + n, v.coefficient, v.offset) if v.source == "param" else v
             for v in entry.values
         ]
         own_steps.append(instruction(entry.name, entry.wires, values, controls=entry.controls))
@@ -363,7 +363,7 @@ def test_the_bits_do_not_depend_on_the_number_of_threads(n: int, batch: int) -> 
 
 
 def test_grad_none_and_backprop() -> None:
-    program = Program(2, (instruction("rx", 0, param(0)), instruction("cx", (0, 1))))
+    program = Program(2, (instruction("rx", 0, param_angle(0)), instruction("cx", (0, 1))))
     x = torch.tensor([0.4], dtype=torch.float64, requires_grad=True)
     options = {"dtype": torch.complex128}
     assert not statevector_expval(program, x, None, ["IZ"], grad="none", **options).requires_grad  # type: ignore[arg-type]

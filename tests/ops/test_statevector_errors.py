@@ -10,10 +10,12 @@ import pytest
 import torch
 
 from saccade import _load, ops
-from saccade.ops import Program, constant, instruction, param
+from saccade.ops import Program, fixed_angle, instruction, param_angle
 from saccade.ops._statevector_op import plan
 
-PROGRAM = Program(2, (instruction("rx", 0, param(1)), instruction("ry", 1, ops.input(2))))
+PROGRAM = Program(
+    2, (instruction("rx", 0, param_angle(1)), instruction("ry", 1, ops.input_angle(2)))
+)
 
 
 def expval(**changes: Any) -> Callable[[], Any]:
@@ -68,7 +70,7 @@ MISTAKES: dict[str, tuple[Callable[[], Any], type[Exception], str]] = {
     "gate-negative": (gate("x", -1), ValueError, "at least 0, got -1"),
     "gate-angles": (gate("u3", 0, [1.0]), ValueError, "u3 must have 3 angles, got 1"),
     "gate-angle-type": (gate("rx", 0, ["x"]), TypeError, "Value or a number, got 'x'"),
-    "gate-angle-nan": (gate("rx", 0, constant(math.nan)), ValueError, "finite"),
+    "gate-angle-nan": (gate("rx", 0, fixed_angle(math.nan)), ValueError, "finite"),
     "gate-controls": (
         gate("x", 0, controls=(1, 2, 3, 4)), ValueError, "at most 3 controls, got 4",
     ),
@@ -83,7 +85,8 @@ MISTAKES: dict[str, tuple[Callable[[], Any], type[Exception], str]] = {
     "program-wires": (lambda: Program(1, (instruction("x", 1),)), ValueError, "n_wires = 1"),
     "program-count": (lambda: Program(0), ValueError, "from 1 to 30, got 0"),
     "program-params": (
-        lambda: Program(1, (instruction("rx", 0, param(3)),), n_params=2), ValueError, "4, got 2",
+        lambda: Program(1, (instruction("rx", 0, param_angle(3)),), n_params=2),
+        ValueError, "4, got 2",
     ),
     "program-entries": (lambda: Program(1, ("x",)), TypeError, "Instructions, got 'x'"),  # type: ignore[arg-type]
 }  # fmt: skip

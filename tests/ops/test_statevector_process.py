@@ -17,12 +17,12 @@ def test_every_instruction_set_passes_the_matrix(level: str) -> None:
 
 
 MEMORY = """
-from saccade.ops import Program, instruction, param, statevector_expval
+from saccade.ops import Program, instruction, param_angle, statevector_expval
 
 def train(layers, n=18):
     steps = []
     for layer in range(layers):
-        steps += [instruction("rx", q, param(layer * n + q)) for q in range(n)]
+        steps += [instruction("rx", q, param_angle(layer * n + q)) for q in range(n)]
         steps += [instruction("cx", (q, (q + 1) % n)) for q in range(n)]
     program = Program(n, tuple(steps))
     params = torch.randn(layers * n, requires_grad=True)

@@ -7,7 +7,7 @@ import math
 import pytest
 import torch
 
-from saccade.ops._statevector_program import Program, constant, instruction, param
+from saccade.ops._statevector_program import Program, fixed_angle, instruction, param_angle
 from saccade.reference import statevector, statevector_expval
 
 from ..ops.statevector_circuits import random_program, random_values
@@ -34,7 +34,7 @@ def test_random_circuits_over_every_gate_have_the_states_of_qiskit(n: int) -> No
 @pytest.mark.parametrize("x", [0.0, 0.7, -2.5])
 def test_a_rotated_qubit_has_the_expectation_cos_x_and_the_derivative_minus_sin_x(x: float) -> None:
     params = torch.tensor([x], dtype=torch.float64, requires_grad=True)
-    program = Program(1, (instruction("ry", 0, param(0)),))
+    program = Program(1, (instruction("ry", 0, param_angle(0)),))
     value = statevector_expval(program, params, None, (((1.0, "Z"),),), None, C128)
     (slope,) = torch.autograd.grad(value.sum(), params)
     assert value.item() == pytest.approx(math.cos(x), abs=1e-15)
@@ -47,7 +47,7 @@ def test_the_fourier_transform_is_its_matrix() -> None:
     for a in range(n):
         steps.append(instruction("h", a))
         steps += [
-            instruction("cp", (b, a), constant(math.pi / 2 ** (b - a))) for b in range(a + 1, n)
+            instruction("cp", (b, a), fixed_angle(math.pi / 2 ** (b - a))) for b in range(a + 1, n)
         ]
     steps += [instruction("swap", (q, n - 1 - q)) for q in range(n // 2)]
     basis = torch.eye(2**n, dtype=C128)

@@ -42,9 +42,9 @@ class QuantumLayer(nn.Module):
     Source:
         Schuld et al., Circuit-centric quantum classifiers, arXiv 1804.00633.
 
-    >>> from saccade.ops import input, instruction, param
-    >>> steps = [instruction("ry", q, input(q)) for q in range(2)]
-    >>> steps += [instruction("rx", 0, param(0)), instruction("cx", (0, 1))]
+    >>> from saccade.ops import input_angle, instruction, param_angle
+    >>> steps = [instruction("ry", q, input_angle(q)) for q in range(2)]
+    >>> steps += [instruction("rx", 0, param_angle(0)), instruction("cx", (0, 1))]
     >>> QuantumLayer(Program(2, tuple(steps)))(torch.rand(5, 2)).shape
     torch.Size([5, 2])
     """

@@ -27,17 +27,17 @@ class Value:
     offset: float = 0.0
 
 
-def constant(value: float) -> Value:
+def fixed_angle(value: float) -> Value:
     """Return a fixed angle in radians."""
     return Value("constant", 0, 0.0, float(value))
 
 
-def param(index: int, coefficient: float = 1.0, offset: float = 0.0) -> Value:
+def param_angle(index: int, coefficient: float = 1.0, offset: float = 0.0) -> Value:
     """Return an angle made of params[index], which all samples share."""
     return Value("param", index, float(coefficient), float(offset))
 
 
-def input(index: int, coefficient: float = 1.0, offset: float = 0.0) -> Value:
+def input_angle(index: int, coefficient: float = 1.0, offset: float = 0.0) -> Value:
     """Return an angle made of inputs[..., index], which every sample has for itself."""
     return Value("input", index, float(coefficient), float(offset))
 
@@ -110,7 +110,8 @@ def instruction(
         name: of `GATES` or `ALIASES` or "rxx", "ryy", "rzz", "rzx"; aliases such as "cx" have
             their controls first in wires.
         wires: distinct, in the gate's order.
-        values: the angles, as :func:`constant`, :func:`param`, :func:`input` or numbers.
+        values: the angles, as :func:`fixed_angle`, :func:`param_angle`, :func:`input_angle` or
+            numbers.
         controls: at most 3 further wires that must be 1; of a "unitary" at most 4 wires together.
         pauli: the letters of a "pauli_rot", exp(-i t P / 2); I is left out.
         matrix: of a "unitary": 2**k x 2**k on k <= 4 wires, the first the most significant.
@@ -170,7 +171,7 @@ def _value(entry: Any) -> Value:
     if not isinstance(entry, Value):
         if isinstance(entry, bool) or not isinstance(entry, (int, float)):
             raise TypeError(f"an angle must be a Value or a number, got {entry!r}.")
-        entry = constant(entry)
+        entry = fixed_angle(entry)
     given: Value = entry
     if given.source not in SOURCES:
         raise ValueError(f"source must be one of {', '.join(SOURCES)}, got {given.source!r}.")

@@ -159,8 +159,8 @@ def statevector_expval(
         Jones and Gacon, arXiv 2009.02823.
 
     >>> import torch
-    >>> from saccade.ops import Program, instruction, param
-    >>> turned = Program(2, (instruction("rx", 0, param(0)), instruction("cx", (0, 1))))
+    >>> from saccade.ops import Program, instruction, param_angle
+    >>> turned = Program(2, (instruction("rx", 0, param_angle(0)), instruction("cx", (0, 1))))
     >>> statevector_expval(turned, torch.tensor([1.0]), None, ["ZI", {"IZ": 2.0, "XX": 1.0}])
     tensor([[0.5403, 1.0806]])
     """

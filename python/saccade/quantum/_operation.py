@@ -116,7 +116,7 @@ def make(
     """Check a gate as saccade.ops does; names and arguments are those of its `instruction`."""
     wires, controls = _plain(wires), _plain(controls)
     given = [angle(a) for a in angles]
-    slots = [gates.param(i) for i in range(len(given))]
+    slots = [gates.param_angle(i) for i in range(len(given))]
     entry = gates.instruction(name, wires, slots, controls=controls, pauli=pauli, matrix=matrix)
     # the canonical gate may have other angles: multiples of those that were given
     own = tuple(given[v.index] * v.coefficient + v.offset for v in entry.values)
@@ -131,7 +131,7 @@ def _plain(wires: int | Sequence[int]) -> tuple[int, ...]:
 
 def constant_matrix(operation: Operation) -> Tensor:
     """The matrix of a gate without symbols, complex128, controls as most significant wires."""
-    values = tuple(gates.constant(a.constant) for a in operation.angles)
+    values = tuple(gates.fixed_angle(a.constant) for a in operation.angles)
     return gate_matrix(entry(operation, values), None, None, torch.complex128)
 
 

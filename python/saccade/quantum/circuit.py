@@ -311,11 +311,11 @@ class Circuit(GateMethods):
     def value(self, given: Angle) -> Value:
         """Return an angle of at most one symbol as programs hold it."""
         if not given.terms:
-            return gates.constant(given.constant)
+            return gates.fixed_angle(given.constant)
         ((symbol, coefficient),) = given.terms
         if symbol.source == "input":
-            return gates.input(int(symbol.key), coefficient, given.constant)
-        return gates.param(self._slots[symbol.key], coefficient, given.constant)
+            return gates.input_angle(int(symbol.key), coefficient, given.constant)
+        return gates.param_angle(self._slots[symbol.key], coefficient, given.constant)
 
     @classmethod
     def from_program(cls, program: Program) -> Circuit:
