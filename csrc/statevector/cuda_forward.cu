@@ -8,7 +8,6 @@ namespace saccade::statevector {
 namespace {
 
 constexpr int kThreads = 512;
-constexpr int kMatrixThreads = 128;
 
 // What a launch can carry as an argument since CUDA 12.1, and with older toolkits.
 #if !defined(CUDART_VERSION) || CUDART_VERSION >= 12010

@@ -1,4 +1,4 @@
-#include "statevector/cuda_tables.h"
+#include "statevector/device_tables.h"
 
 #include <torch/headeronly/util/Exception.h>
 
