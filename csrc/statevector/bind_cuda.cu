@@ -33,11 +33,13 @@ Tensor empty(const Tensor& like, const std::vector<int64_t>& sizes) {
   return torch::stable::new_empty(like, sizes);
 }
 
-// Blocks of a launch are numbered in 31 bits.
-void check_blocks(const Sizes& sizes) {
-  const int64_t blocks = sizes.batch * kMaxSlots;
-  STD_TORCH_CHECK(blocks <= INT32_MAX, "a batch may have at most ", INT32_MAX / kMaxSlots,
-                  " samples on CUDA, got ", sizes.batch, ".");
+// Blocks of a launch are numbered in 31 bits; the matrices of a sample are made by threads.
+void check_blocks(const Sizes& sizes, const Program& program) {
+  const auto chains = static_cast<int64_t>(program.chains.size());
+  const bool fits =
+      sizes.batch <= INT32_MAX / kMaxSlots && sizes.batch * chains / kMatrixThreads < INT32_MAX;
+  STD_TORCH_CHECK(fits, "B = ", sizes.batch, " samples of a plan of ", chains,
+                  " chains are too many for one call on CUDA.");
 }
 
 // What every call is given, contiguous, and the program that runs.
@@ -54,7 +56,7 @@ struct Inputs {
         inputs(torch::stable::contiguous(inputs_)),
         state(to_contiguous(state_, params_.scalar_type())),
         program(make_program(sizes, plan, constants, state_)) {
-    check_blocks(sizes);
+    check_blocks(sizes, program);
   }
 
   std::vector<int64_t> states() const { return {sizes.batch, int64_t{1} << sizes.bits, 2}; }

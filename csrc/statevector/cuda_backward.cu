@@ -61,8 +61,8 @@ __device__ __forceinline__ void undo_step(const Walk<T>& w, const Step& step, in
                                           Complex<T>* gradient, const Sums<T>& sums) {
   const int all = 1 << (w.sweep.bits + w.sub_bits - kStepBits);
   for (int t = static_cast<int>(threadIdx.x); t < all; t += static_cast<int>(blockDim.x)) {
-    const Held<T> held = hold(w, step, t);
-    const int64_t b = first_sample + held.sub, sample = b < w.batch ? b : w.batch - 1;
+    const Held held = hold(w, step, t);
+    const Matrix<T>* const own = own_matrices(w, first_sample + held.sub);
     Complex<T> z[kHeld], g[kHeld];
     gather(psi, held, z);
     gather(gradient, held, g);
@@ -70,24 +70,24 @@ __device__ __forceinline__ void undo_step(const Walk<T>& w, const Step& step, in
       const Move move = w.program.moves[i];
       for (int k = move.first + move.count; k-- > move.first;) {
         const Use& use = w.program.uses[k];
-        const Meeting<T> m = meet(w, use, held, sample, first_index);
-        Matrix<T> own;
+        const Meeting<T> m = meet(w, use, held, own, first_index);
+        Matrix<T> part;
         switch (move.axis) {
           case 0:
-            own = unapply_pair<0>(use, m, z, g);
+            part = unapply_pair<0>(use, m, z, g);
             break;
           case 1:
-            own = unapply_pair<1>(use, m, z, g);
+            part = unapply_pair<1>(use, m, z, g);
             break;
           case 2:
-            own = unapply_pair<2>(use, m, z, g);
+            part = unapply_pair<2>(use, m, z, g);
             break;
           default:
-            own = unapply_phases(use, m, z, g);
+            part = unapply_phases(use, m, z, g);
         }
         if (use.wanted >= 0) {
-          add_up(w, sums, k - step.first_use, use.wanted, turned(own, m.turn), b,
-                 t == static_cast<int>(threadIdx.x));
+          add_up(w, sums, k - step.first_use, use.wanted, turned(part, m.turn),
+                 first_sample + held.sub, t == static_cast<int>(threadIdx.x));
         }
       }
     }

@@ -8,7 +8,6 @@ namespace saccade::statevector {
 namespace {
 
 constexpr int kThreads = 512;
-constexpr int kMatrixThreads = 128;
 
 // What a launch can carry as an argument since CUDA 12.1, and with older toolkits.
 #if !defined(CUDART_VERSION) || CUDART_VERSION >= 12010
@@ -58,15 +57,15 @@ __device__ __forceinline__ void run_step(const Walk<T>& w, const Step& step, int
                                          uint32_t first_index, Complex<T>* tile) {
   const int all = 1 << (w.sweep.bits + w.sub_bits - kStepBits);
   for (int t = static_cast<int>(threadIdx.x); t < all; t += static_cast<int>(blockDim.x)) {
-    const Held<T> held = hold(w, step, t);
-    const int64_t b = first_sample + held.sub, sample = b < w.batch ? b : w.batch - 1;
+    const Held held = hold(w, step, t);
+    const Matrix<T>* const own = own_matrices(w, first_sample + held.sub);
     Complex<T> z[kHeld];
     gather(tile, held, z);
     for (int i = step.first; i < step.first + step.count; ++i) {
       const Move move = w.program.moves[i];
       for (int k = move.first; k < move.first + move.count; ++k) {
         const Use& use = w.program.uses[k];
-        const Meeting<T> m = meet(w, use, held, sample, first_index);
+        const Meeting<T> m = meet(w, use, held, own, first_index);
         switch (move.axis) {
           case 0:
             apply_pair<0>(use, m, z);

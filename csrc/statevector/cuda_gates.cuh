@@ -132,11 +132,12 @@ struct Meeting {
 };
 
 template <class T>
-__device__ __forceinline__ Meeting<T> meet(const Walk<T>& w, const Use& use, const Held<T>& held,
-                                           int64_t sample, uint32_t first_index) {
+__device__ __forceinline__ Meeting<T> meet(const Walk<T>& w, const Use& use, const Held& held,
+                                           const Matrix<T>* own, uint32_t first_index) {
   const bool turn = is_set(use.mask[0], held.element, first_index);
-  return {turned(matrix_of(w, use, sample), turn), use.mask[0].pattern,
-          active(use, held.element, first_index), turn};
+  const Matrix<T>* const all = use.own ? own : w.matrices;
+  return {turned(all[use.place], turn), use.mask[0].pattern, active(use, held.element, first_index),
+          turn};
 }
 
 template <int kAxis, class T>

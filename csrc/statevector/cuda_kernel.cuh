@@ -4,7 +4,7 @@
 #pragma once
 
 #include "common/cuda_device.cuh"
-#include "statevector/tables.h"
+#include "statevector/device_tables.h"
 
 namespace saccade::statevector {
 
@@ -66,6 +66,7 @@ inline Cut cut_of(int32_t bits, int64_t batch) {
 cudaError_t upload(const std::vector<unsigned char>& bytes, void* device, cudaStream_t stream);
 
 // The matrices of all chains.
+constexpr int kMatrixThreads = 128;  // a thread a matrix
 template <class T>
 cudaError_t make_matrices(const Run<T>& run, cudaStream_t stream);
 

@@ -86,47 +86,41 @@ __device__ __forceinline__ void for_elements(const Walk<T>& w, int64_t first_sam
 }
 
 // A thread's amplitudes in a step.
-template <class T>
 struct Held {
-  int base;          // the first one's element, sample and all
-  int element;       // in its sample
-  int sub;           // its sample in the tile
-  int place[kHeld];  // in shared memory
+  int element;          // the first one, in its sample
+  int sub;              // its sample in the tile
+  int first;            // where it lies in shared memory
+  int turn[kStepBits];  // and what each of the three flips adds to that
+
+  __device__ __forceinline__ int place(int r) const {
+    int at = first;
+#pragma unroll
+    for (int k = 0; k < kStepBits; ++k) at ^= r >> k & 1 ? turn[k] : 0;
+    return at;
+  }
 };
 
 template <class T>
-__device__ __forceinline__ Held<T> hold(const Walk<T>& w, const Step& step, int t) {
-  Held<T> held;
-  held.base = expand(t, step.pivots, kStepBits);
-  held.element = held.base & ((1 << w.sweep.bits) - 1);
-  held.sub = held.base >> w.sweep.bits;
-  const int first = swizzled<T>(held.base);
-  int turn[kStepBits];
+__device__ __forceinline__ Held hold(const Walk<T>& w, const Step& step, int t) {
+  const int base = expand(t, step.pivots, kStepBits);
+  Held held{base & ((1 << w.sweep.bits) - 1), base >> w.sweep.bits, swizzled<T>(base), {}};
 #pragma unroll
-  for (int k = 0; k < kStepBits; ++k) turn[k] = swizzled<T>(step.basis[k]);
-#pragma unroll
-  for (int r = 0; r < kHeld; ++r) {
-    held.place[r] = first;
-#pragma unroll
-    for (int k = 0; k < kStepBits; ++k) {
-      if (r >> k & 1) held.place[r] ^= turn[k];
-    }
-  }
+  for (int k = 0; k < kStepBits; ++k) held.turn[k] = swizzled<T>(step.basis[k]);
   return held;
 }
 
 template <class T>
-__device__ __forceinline__ void gather(const Complex<T>* tile, const Held<T>& held,
+__device__ __forceinline__ void gather(const Complex<T>* tile, const Held& held,
                                        Complex<T> (&z)[kHeld]) {
 #pragma unroll
-  for (int r = 0; r < kHeld; ++r) z[r] = tile[held.place[r]];
+  for (int r = 0; r < kHeld; ++r) z[r] = tile[held.place(r)];
 }
 
 template <class T>
-__device__ __forceinline__ void scatter(Complex<T>* tile, const Held<T>& held,
+__device__ __forceinline__ void scatter(Complex<T>* tile, const Held& held,
                                         const Complex<T> (&z)[kHeld]) {
 #pragma unroll
-  for (int r = 0; r < kHeld; ++r) tile[held.place[r]] = z[r];
+  for (int r = 0; r < kHeld; ++r) tile[held.place(r)] = z[r];
 }
 
 // The sums of 8 numbers over a warp by halving exchanges: every lane gets one, that of number
@@ -150,9 +144,11 @@ __device__ __forceinline__ T warp_sums(T (&v)[8], int lane, int partner = 16) {
   }
 }
 
+// The matrices that a sample has for itself; samples that fill up a tile take those of the last
+// one.
 template <class T>
-__device__ __forceinline__ const Matrix<T>& matrix_of(const Walk<T>& w, const Use& use, int64_t b) {
-  return w.matrices[(use.own ? w.n_shared + b * w.n_own : 0) + use.place];
+__device__ __forceinline__ const Matrix<T>* own_matrices(const Walk<T>& w, int64_t b) {
+  return w.matrices + w.n_shared + (b < w.batch ? b : w.batch - 1) * w.n_own;
 }
 
 }  // namespace saccade::statevector

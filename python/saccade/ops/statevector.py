@@ -78,8 +78,9 @@ def statevector(
         goes back through the circuit with two states, whatever the number of gates.
 
         Deterministic, backward included; on the CPU the bits do not depend on the number of
-        threads. No double backward on the kernels; backend="reference" has it. Autocast changes
-        nothing. A NaN in an angle of a sample makes its psi NaN.
+        threads. torch.vmap and torch.func fold mapped axes into the batch. No double backward on
+        the kernels; backend="reference" has it. Autocast changes nothing. A NaN in an angle of a
+        sample makes its psi NaN.
 
     Source:
         Nielsen and Chuang, Quantum Computation and Quantum Information, chapter 4; Jones and Gacon,

@@ -1,4 +1,5 @@
 // The CUDA kernels as one host library with a C interface, for ctypes.
+#include "statevector/device_tables.cu"
 #include "statevector/program.cpp"
 
 #include <cstdlib>

@@ -1,4 +1,4 @@
-#include "statevector/tables.h"
+#include "statevector/device_tables.h"
 
 #include <torch/headeronly/util/Exception.h>
 
