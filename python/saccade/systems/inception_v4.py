@@ -127,14 +127,15 @@ SYSTEM = System(
         ),
     ),
     findings=(
-        "The depth decides, not the code. With one block of each kind, at twice the width, the "
-        "residual arm's loss was 5.3 % above the plain one's over seeds 0 to 2, and the "
-        "unscaled residual arm's 1.0 % below: three blocks train without help, and a scale of "
-        "0.2 slows what they add. With the paper's 5, 10 and 5 blocks, the same images, epochs "
-        "and learning rate, seed 0 came to a loss of 1.75 with residual connections, 1.89 with "
-        "unscaled ones and 2.19 without (42.9, 33.4 and 19.4 % of the test images); the plain "
-        "network had not begun to learn after two epochs (2.32). The run has the paper's depth "
-        "since."
+        "The scale decides, most likely its depth. With one block of each kind the residual "
+        "arm's loss was 5.3 % above the plain one's over seeds 0 to 2, and the unscaled "
+        "residual arm's 1.0 % below: three blocks train without help, and a scale of 0.2 slows "
+        "what they add. With the paper's 5, 10 and 5 blocks, and the same images, epochs and "
+        "learning rate, the order turned with seed 0; this setting was kept and run over seeds "
+        "0 to 2. It is also half as wide, so that depth and width were not told apart, and the "
+        "shallow network was not trained for longer. The plain network hardly leaves chance in "
+        "3 epochs, at one learning rate for all arms: the effect is larger than the paper's, "
+        "whose plain network trains."
     ),
     figures={
         "ImageNet top-1 / top-5 error, one crop: Inception-v3": "21.2 / 5.6 %",
