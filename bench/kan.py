@@ -63,13 +63,16 @@ def make_case(
     base: bool = False,
     **options: Any,
 ) -> Case:
-    """A layer; work: its products, splines with the functions that do not vanish alone."""
+    """A layer; work: its products, splines with the functions that do not vanish alone.
+
+    Of those four one needs no product: they add up to one.
+    """
     shapes = {"x": (rows, inputs), "weight": (outputs, inputs, num_basis)}
     if base:
         shapes["base_weight"] = (outputs, inputs)
     if basis == "wavelet":
         shapes["scale"] = shapes["shift"] = (outputs, inputs)
-    touched = min(num_basis, 4) if basis == "bspline" else num_basis
+    touched = min(num_basis, 4) - 1 if basis == "bspline" else num_basis
     flops = 2.0 * rows * inputs * outputs * (touched + base)
     weights = float(outputs * inputs * (num_basis + base + 2 * (basis == "wavelet")))
     elements = rows * (inputs + outputs) + weights

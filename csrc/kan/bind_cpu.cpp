@@ -24,7 +24,8 @@ constexpr int64_t kGridRows = 512;
 constexpr int64_t kMaxPartials = 64;  // blocks of rows that sum parameters of their own
 constexpr int64_t kInputTasks = 4;    // that share the rows of a block
 constexpr int64_t kWeightTasks = 16;  // wanted before rows are split
-constexpr int64_t kSplineSlots = 72;  // of the inputs whose gradients a task holds
+constexpr int64_t kDenseSlots = 128;
+constexpr int64_t kSplineSlots = 144;  // of the inputs whose gradients a task holds
 constexpr int64_t kRationalPiece = 16384;
 constexpr int64_t kRationalTasks = 256;
 
@@ -169,9 +170,11 @@ template <typename T>
 void run_grad_input(const Args<T>& args, std::vector<T>* parameters) {
   const Problem& p = args.problem;
   const bool spline = p.basis == Basis::kBspline;
-  const int64_t wanted = ceil_div(p.rows, spline ? kGradRows : task_rows(p));
+  // a spline's task divides kGradRows; its sums for 16 inputs and 512 rows stay in a cache
+  const int64_t spline_rows = p.slots() > 64 ? kGradRows : kGradRows / 2;
+  const int64_t wanted = ceil_div(p.rows, spline ? spline_rows : task_rows(p));
   const Parts rows(p.rows, parameters ? std::min(wanted, kMaxPartials) : wanted,
-                   spline ? kGradRows : 24);
+                   spline ? spline_rows : 24);
   const Parts inputs(p.in, kInputTasks, 16);
   const int64_t size = parameters ? 2 * p.functions : 0;
   std::vector<T> partials(size * p.heads * rows.count * inputs.count);
@@ -208,8 +211,12 @@ void run_grad_weight(const Args<T>& args) {
   const Problem& p = args.problem;
   const Kernels<T>& k = kernels<T>();
   const int64_t width = round_up(p.out, 16);
-  const int64_t held = p.basis == Basis::kBspline ? kSplineSlots : 128;
-  const Parts inputs(p.in, std::max(ceil_div(p.in * p.slots(), held), std::min(p.in, kWeightTasks)),
+  const bool spline = p.basis == Basis::kBspline;
+  // x is transposed best by 16 inputs
+  const int64_t tasks = spline ? ceil_div(p.in, 16) : p.in;
+  const Parts inputs(p.in,
+                     std::max(ceil_div(p.in * p.slots(), spline ? kSplineSlots : kDenseSlots),
+                              std::min(tasks, kWeightTasks)),
                      1);
   const int64_t shares =
       std::min(ceil_div(kWeightTasks, p.heads * inputs.count), p.rows / (2 * kGradRows));

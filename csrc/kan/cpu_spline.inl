@@ -13,11 +13,8 @@ namespace saccade::kan::SACCADE_ISA_NAMESPACE {
 constexpr int kMaxTerms = kMaxOrder + 1;
 constexpr int kMaxLines = kMaxTerms + 1;  // of weights: the terms' and the base's
 
-// Rows of a tile, a divisor of kGradRows: its sums of a panel stay in the second-level cache, and
-// an interval has enough of them that loading its weights is paid.
-inline int64_t tile_rows(const Problem& p) { return p.slots() <= 64 ? 512 : kGradRows; }
-// Inputs whose terms, and weights of all panels, are made at a time.
-inline int64_t tile_inputs(const Problem& p) { return most(2, least(512 / p.slots(), 16)); }
+// Inputs whose terms are made at a time: a line of cache of x.
+constexpr int64_t kTileInputs = 16;
 
 // The knots of one input.
 template <typename T>
@@ -245,7 +242,7 @@ struct SplineTile {
   }
 };
 
-// Sorts the rows of an input by their place and lists the buckets.
+// Sorts the rows of an input by their place and lists the buckets that add something.
 template <typename T>
 inline void list_buckets(const Problem& p, const T* knots, int64_t rows, int64_t i,
                          const SplineTile<T>& tile) {
@@ -260,7 +257,8 @@ inline void list_buckets(const Problem& p, const T* knots, int64_t rows, int64_t
   const T* terms = tile.terms + i * tile.slots * tile.width;
   Bucket<T>* to = tile.lists + i * tile.buckets;
   for (int64_t b = 0; b < tile.buckets; ++b) {
-    if (begin[b] == begin[b + 1]) continue;
+    // beyond the knots nothing but the base is left
+    if (begin[b] == begin[b + 1] || (b == buckets.intervals && !p.base)) continue;
     Bucket<T>& bucket = *to++;
     bucket.rows = sorted + begin[b];
     bucket.count = begin[b + 1] - begin[b];
@@ -332,9 +330,6 @@ inline void for_buckets(const SplineTile<T>& tile, int64_t i, const F& f) {
   };
   while (bucket < end) {
     switch (bucket->lines) {
-      case 0:
-        run(std::integral_constant<int, 0>{});
-        break;
       case 1:
         run(std::integral_constant<int, 1>{});
         break;
@@ -370,7 +365,7 @@ inline void for_vectors(int64_t outs, const F& f) {
 // The lines of a bucket in registers, from weights [slots][panel].
 template <typename T, int N, int L>
 inline __attribute__((always_inline)) void load_lines(const Bucket<T>& bucket, const T* weights,
-                                                      Vec<T> (&unit)[N], Vec<T> (&line)[L + 1][N]) {
+                                                      Vec<T> (&unit)[N], Vec<T> (&line)[L][N]) {
   for (int v = 0; v < N; ++v) {
     const int64_t place = v * kWidth<T>;
     unit[v] = bucket.unit < 0 ? Vec<T>{} : load(weights + bucket.unit * kPanel<T> + place);
@@ -385,9 +380,9 @@ inline __attribute__((always_inline)) void load_lines(const Bucket<T>& bucket, c
 template <typename T, int N, int L>
 inline void add_lines(const Bucket<T>& bucket, const T* weights, T* sums) {
   constexpr int W = kWidth<T>;
-  Vec<T> unit[N], line[L + 1][N];
+  Vec<T> unit[N], line[L][N];
   load_lines<T, N, L>(bucket, weights, unit, line);
-  const T* factor[L + 1];
+  const T* factor[L];
   for (int k = 0; k < L; ++k) factor[k] = bucket.factor[k];
   for (int64_t j = 0; j < bucket.count; ++j) {
     const int64_t r = bucket.rows[j];
@@ -408,12 +403,12 @@ struct SplineForward {
   SplineTile<T> tile;
   T *weights, *sums;
   SplineForward(const Problem& p, const Block& block, Scratch<T>& scratch)
-      : inputs(least(tile_inputs(p), p.in)),
+      : inputs(least(kTileInputs, p.in)),
         rows(block.row_end - block.row),
-        outs(round_up(block.end - block.begin, kPanel<T>)),
-        tile(p, inputs, least(tile_rows(p), rows), scratch) {
-    weights = scratch.take(inputs * p.slots() * outs);
-    sums = scratch.take(rows * outs);
+        outs(block.end - block.begin),
+        tile(p, inputs, rows, scratch) {
+    weights = scratch.take(inputs * p.slots() * kPanel<T>);
+    sums = scratch.take(rows * round_up(outs, kPanel<T>));
   }
 };
 
@@ -422,41 +417,33 @@ void spline_forward(const Args<T>& args, const Block& block, T* memory) {
   const Problem& p = args.problem;
   Scratch<T> scratch(memory);
   const SplineForward<T> buffer(p, block, scratch);
-  const int64_t rows = buffer.rows, outs = block.end - block.begin;
-  const T* bias = args.bias == nullptr ? nullptr : args.bias + block.head * p.out + block.begin;
-  for (int64_t o = 0; o < buffer.outs; ++o) {
-    T* to = buffer.sums + o / kPanel<T> * rows * kPanel<T> + o % kPanel<T>;
-    const T start = bias == nullptr || o >= outs ? T(0) : bias[o];
-    for (int64_t r = 0; r < rows; ++r) to[r * kPanel<T>] = start;
-  }
+  const int64_t rows = buffer.rows, outs = buffer.outs;
+  fill_zero(buffer.sums, rows * round_up(outs, kPanel<T>));
   for (int64_t i = 0; i < p.in; i += buffer.inputs) {
-    const int64_t inputs = least(buffer.inputs, p.in - i), size = inputs * p.slots();
-    for (int64_t o = 0; o < outs; o += kPanel<T>)
+    const int64_t inputs = least(buffer.inputs, p.in - i);
+    fill_tile<T, false>(args, block, i, inputs, buffer.tile);
+    for (int64_t o = 0; o < outs; o += kPanel<T>) {
       pack_weights(args, block.head, i, inputs, block.begin + o, least(kPanel<T>, outs - o),
-                   kPanel<T>, buffer.weights + o * size);
-    for (int64_t row = 0; row < rows; row += tile_rows(p)) {
-      const Block part{block.head, block.row + row, block.row + least(row + tile_rows(p), rows), 0,
-                       0};
-      fill_tile<T, false>(args, part, i, inputs, buffer.tile);
-      for (int64_t o = 0; o < outs; o += kPanel<T>) {
-        T* sums = buffer.sums + o * rows + row * kPanel<T>;
-        for (int64_t j = 0; j < inputs; ++j) {
-          const T* weights = buffer.weights + o * size + j * p.slots() * kPanel<T>;
-          for_buckets(buffer.tile, j, [&](const Bucket<T>& bucket, auto lines) {
-            for_vectors<T>(outs - o, [&](int64_t first, auto vectors) {
-              add_lines<T, decltype(vectors)::value, decltype(lines)::value>(
-                  bucket, weights + first, sums + first);
-            });
+                   kPanel<T>, buffer.weights);
+      for (int64_t j = 0; j < inputs; ++j) {
+        const T* weights = buffer.weights + j * p.slots() * kPanel<T>;
+        for_buckets(buffer.tile, j, [&](const Bucket<T>& bucket, auto lines) {
+          for_vectors<T>(outs - o, [&](int64_t first, auto vectors) {
+            add_lines<T, decltype(vectors)::value, decltype(lines)::value>(
+                bucket, weights + first, buffer.sums + o * rows + first);
           });
-        }
+        });
       }
     }
   }
+  const T* bias = args.bias == nullptr ? nullptr : args.bias + block.head * p.out + block.begin;
   T* y = args.y + (block.head * p.rows + block.row) * p.out + block.begin;
   for (int64_t o = 0; o < outs; o += kPanel<T>) {
+    const int64_t count = least(kPanel<T>, outs - o);
     for (int64_t r = 0; r < rows; ++r) {
       const T* from = buffer.sums + o * rows + r * kPanel<T>;
-      for (int64_t j = 0; j < least(kPanel<T>, outs - o); ++j) y[r * p.out + o + j] = from[j];
+      T* to = y + r * p.out + o;
+      for (int64_t j = 0; j < count; ++j) to[j] = from[j] + (bias == nullptr ? T(0) : bias[o + j]);
     }
   }
 }

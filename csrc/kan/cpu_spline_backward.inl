@@ -8,15 +8,14 @@ namespace saccade::kan::SACCADE_ISA_NAMESPACE {
 
 template <typename T>
 struct SplineInput {
-  int64_t inputs, rows;
+  int64_t inputs;
   SplineTile<T> tile;
   T* weights;
   Vec<T>* sums;
   SplineInput(const Problem& p, const Block& block, Scratch<T>& scratch)
-      : inputs(least(tile_inputs(p), block.end - block.begin)),
-        rows(least(tile_rows(p), block.row_end - block.row)),
-        tile(p, inputs, rows, scratch) {
-    weights = scratch.take(inputs * p.slots() * round_up(p.out, kPanel<T>));
+      : inputs(least(kTileInputs, block.end - block.begin)),
+        tile(p, inputs, block.row_end - block.row, scratch) {
+    weights = scratch.take(inputs * p.slots() * kPanel<T>);
     sums = reinterpret_cast<Vec<T>*>(scratch.take(inputs * tile.width * kWidth<T>));
   }
 };
@@ -25,38 +24,25 @@ struct SplineInput {
 template <typename T, int N, int L>
 inline void dot_lines(const Bucket<T>& bucket, const T* weights, const T* grads, Vec<T>* sums) {
   constexpr int W = kWidth<T>;
-  Vec<T> unit[N], line[L + 1][N];
+  Vec<T> unit[N], line[L][N];
   load_lines<T, N, L>(bucket, weights, unit, line);
-  const T* factor[L + 1];
+  const T* factor[L];
   for (int k = 0; k < L; ++k) factor[k] = bucket.factor[k];
   for (int64_t j = 0; j < bucket.count; ++j) {
     const int64_t r = bucket.rows[j];
-    Vec<T> g[N];
-    for (int v = 0; v < N; ++v) g[v] = in_register(load(grads + r * kPanel<T> + v * W));
+    Vec<T> slope[L];
+    for (int k = 0; k < L; ++k) slope[k] = in_register(broadcast<T>(factor[k][r]));
     Vec<T> sum = sums[r];
-    for (int k = 0; k < L; ++k) {
-      Vec<T> dot = g[0] * line[k][0];
-      for (int v = 1; v < N; ++v) dot += g[v] * line[k][v];
-      sum += dot * broadcast<T>(factor[k][r]);
+    for (int v = 0; v < N; ++v) {
+      Vec<T> of_grad{};
+      for (int k = 0; k < L; ++k) of_grad += slope[k] * line[k][v];
+      sum += of_grad * load(grads + r * kPanel<T> + v * W);
     }
     sums[r] = sum;
   }
 }
 
-// The packed gradients of a row and those behind it, panel 0, and from one panel to the next.
-template <typename T>
-struct PackedRows {
-  const T* first;
-  int64_t panel;
-  PackedRows(const Args<T>& args, int64_t head, int64_t row) {
-    const Problem& p = args.problem;
-    const int64_t start = row / kGradRows * kGradRows;
-    panel = least(kGradRows, p.rows - start) * kPanel<T>;
-    first = args.packed + (head * p.rows + start) * round_up(p.out, kPanel<T>) +
-            (row - start) * kPanel<T>;
-  }
-};
-
+// Of rows whose gradients were packed together, with others maybe.
 template <typename T>
 void spline_grad_input(const Args<T>& args, const Block& block, T* memory) {
   constexpr int W = kWidth<T>;
@@ -64,52 +50,49 @@ void spline_grad_input(const Args<T>& args, const Block& block, T* memory) {
   Scratch<T> scratch(memory);
   const SplineInput<T> buffer(p, block, scratch);
   const SplineTile<T>& tile = buffer.tile;
+  const int64_t rows = block.row_end - block.row;
+  const int64_t start = block.row / kGradRows * kGradRows;
+  const int64_t together = least(kGradRows, p.rows - start);
+  const T* grads = args.packed + (block.head * p.rows + start) * round_up(p.out, kPanel<T>) +
+                   (block.row - start) * kPanel<T>;
   for (int64_t i = block.begin; i < block.end; i += buffer.inputs) {
-    const int64_t inputs = least(buffer.inputs, block.end - i), size = inputs * p.slots();
-    for (int64_t o = 0; o < p.out; o += kPanel<T>)
+    const int64_t inputs = least(buffer.inputs, block.end - i);
+    fill_tile<T, true>(args, block, i, inputs, tile);
+    fill_zero(reinterpret_cast<T*>(buffer.sums), inputs * tile.width * W);
+    for (int64_t o = 0; o < p.out; o += kPanel<T>) {
       pack_weights(args, block.head, i, inputs, o, least(kPanel<T>, p.out - o), kPanel<T>,
-                   buffer.weights + o * size);
-    for (int64_t row = block.row; row < block.row_end; row += buffer.rows) {
-      const Block part{block.head, row, least(row + buffer.rows, block.row_end), 0, 0};
-      const int64_t rows = part.row_end - row;
-      fill_tile<T, true>(args, part, i, inputs, tile);
-      fill_zero(reinterpret_cast<T*>(buffer.sums), inputs * tile.width * W);
-      const PackedRows<T> packed(args, block.head, row);
-      for (int64_t o = 0; o < p.out; o += kPanel<T>) {
-        const T* grads = packed.first + o / kPanel<T> * packed.panel;
-        for (int64_t j = 0; j < inputs; ++j) {
-          const T* weights = buffer.weights + o * size + j * p.slots() * kPanel<T>;
-          for_buckets(tile, j, [&](const Bucket<T>& bucket, auto lines) {
-            for_vectors<T>(p.out - o, [&](int64_t first, auto vectors) {
-              dot_lines<T, decltype(vectors)::value, decltype(lines)::value>(
-                  bucket, weights + first, grads + first, buffer.sums + j * tile.width);
-            });
-          });
-        }
-      }
+                   buffer.weights);
       for (int64_t j = 0; j < inputs; ++j) {
-        for (int64_t r = 0; r < tile.width; r += W) {
-          Vec<T>* square = buffer.sums + j * tile.width + r;
-          transpose_square<T>(square);
-          Vec<T> sum = square[0];
-          for (int l = 1; l < W; ++l) sum += square[l];
-          store<T>(tile.x + j * tile.width + r, sum);
-        }
+        const T* weights = buffer.weights + j * p.slots() * kPanel<T>;
+        for_buckets(tile, j, [&](const Bucket<T>& bucket, auto lines) {
+          for_vectors<T>(p.out - o, [&](int64_t first, auto vectors) {
+            dot_lines<T, decltype(vectors)::value, decltype(lines)::value>(
+                bucket, weights + first, grads + o * together + first,
+                buffer.sums + j * tile.width);
+          });
+        });
       }
-      transpose_out(tile.x, tile.width, rows, inputs,
-                    args.grad_x + (block.head * p.rows + row) * p.in + i, p.in,
-                    [](int64_t k) { return k; });
     }
+    for (int64_t j = 0; j < inputs; ++j) {
+      for (int64_t r = 0; r < tile.width; r += W) {
+        Vec<T>* square = buffer.sums + j * tile.width + r;
+        transpose_square<T>(square);
+        Vec<T> sum = square[0];
+        for (int l = 1; l < W; ++l) sum += square[l];
+        store<T>(tile.x + j * tile.width + r, sum);
+      }
+    }
+    transpose_out(tile.x, tile.width, rows, inputs,
+                  args.grad_x + (block.head * p.rows + block.row) * p.in + i, p.in,
+                  [](int64_t k) { return k; });
   }
 }
 
 template <typename T>
 struct SplineWeight {
-  int64_t rows;
   SplineTile<T> tile;
   SplineWeight(const Problem& p, const Block& block, Scratch<T>& scratch)
-      : rows(least(tile_rows(p), block.row_end - block.row)),
-        tile(p, block.end - block.begin, rows, scratch) {}
+      : tile(p, block.end - block.begin, least(kGradRows, block.row_end - block.row), scratch) {}
 };
 
 // sums[line_k][o] += sum_r factor_k(r) grad[r][o]; the line `unit` gets what the others leave of
@@ -117,8 +100,8 @@ struct SplineWeight {
 template <typename T, int N, int L>
 inline void sum_lines(const Bucket<T>& bucket, const T* grads, T* sums, int64_t stride) {
   constexpr int W = kWidth<T>;
-  Vec<T> total[N] = {}, sum[L + 1][N] = {};
-  const T* factor[L + 1];
+  Vec<T> total[N] = {}, sum[L][N] = {};
+  const T* factor[L];
   for (int k = 0; k < L; ++k) factor[k] = bucket.factor[k];
   for (int64_t j = 0; j < bucket.count; ++j) {
     const int64_t r = bucket.rows[j];
@@ -149,18 +132,18 @@ void spline_grad_weight(const Args<T>& args, const Block& block, T* sums, T* mem
   Scratch<T> scratch(memory);
   const SplineWeight<T> buffer(p, block, scratch);
   const int64_t inputs = block.end - block.begin, width = round_up(p.out, kWidth<T>);
-  for (int64_t row = block.row; row < block.row_end; row += buffer.rows) {
-    const Block part{block.head, row, least(row + buffer.rows, block.row_end), 0, 0};
+  for (int64_t row = block.row; row < block.row_end; row += kGradRows) {
+    const Block part{block.head, row, least(row + kGradRows, block.row_end), 0, 0};
+    const int64_t rows = part.row_end - row;
     fill_tile<T, false>(args, part, block.begin, inputs, buffer.tile);
-    const PackedRows<T> packed(args, block.head, row);
+    const T* grads = args.packed + (block.head * p.rows + row) * round_up(p.out, kPanel<T>);
     for (int64_t o = 0; o < p.out; o += kPanel<T>) {
-      const T* grads = packed.first + o / kPanel<T> * packed.panel;
       for (int64_t j = 0; j < inputs; ++j) {
         T* to = sums + j * p.slots() * width + o;
         for_buckets(buffer.tile, j, [&](const Bucket<T>& bucket, auto lines) {
           for_vectors<T>(p.out - o, [&](int64_t first, auto vectors) {
-            sum_lines<T, decltype(vectors)::value, decltype(lines)::value>(bucket, grads + first,
-                                                                           to + first, width);
+            sum_lines<T, decltype(vectors)::value, decltype(lines)::value>(
+                bucket, grads + o * rows + first, to + first, width);
           });
         });
       }
