@@ -202,7 +202,8 @@ SYSTEM = System(
         "paper. B-DISTIL, whose students are asked for what their predecessors' mean misses, comes "
         "nearest to the teacher (1.7 points) with the least work. The sum gains little over its "
         "last student, which by itself answers nearly as well at this size. Students that read "
-        "their predecessor's tokens overfit here. Longer training was not tried."
+        "their predecessor's tokens do worse here; why was not found out, nor was longer training "
+        "tried."
     ),
     figures={
         "MNIST, teacher / seven students": "98 / 98 %, at 63 % of the teacher's FLOPs",
