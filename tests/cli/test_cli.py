@@ -58,6 +58,7 @@ MISTAKES = [
         "scale of medvitv2 must be small or paper; got 'large'",
     ),
     (["reproduce", "medvitv2", "--seeds", "0"], "seeds must be at least 1; got 0"),
+    (["reproduce", "medvitv2", "--jobs", "0"], "jobs must be at least 1; got 0"),
     (["export", "medvitv2_micro", "--out", "model.onnx"], "--out must end in .pt2; got model.onnx"),
     (["export", "nothing"], "nothing is neither a run folder"),
 ]

@@ -32,17 +32,15 @@ def facts(result):
 def test_arms_change_the_configuration_and_start_in_order(tmp_path):
     started = []
     arms = {"one": {}, "two": {"model_kwargs": {"hidden": 4}}, "again": {}}
-    run = TrainedArms(
-        BASE, BASE, SIZES, arms, measure=facts, complete=lambda m: m | {"count": len(m)}
-    )
+    run = TrainedArms(BASE, BASE, SIZES, arms, measure=facts)
     measured = run("small", "digits", 3, tmp_path, started=started.append)
-    assert measured.pop("count") == 3
     assert started == list(measured) == ["one", "two", "again"]
     assert [figures["hidden"] for figures in measured.values()] == [8, 4, 8]
     assert {figures["first"] for figures in measured.values()} == {2}
     assert measured["one"] == measured["again"] != measured["two"]
     assert measured["one"]["images"] == 20
     assert not list(tmp_path.iterdir())
+    assert run("small", "digits", 3, tmp_path, arms=("two",)) == {"two": measured["two"]}
     assert run("small", "digits", 4, tmp_path)["one"] != measured["one"]
 
 

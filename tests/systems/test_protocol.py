@@ -4,18 +4,20 @@ import dataclasses
 import json
 
 import pytest
+import torch
 
-from saccade.systems import Comparison, Floor, System, get_system, list_systems
+from saccade.systems import Comparison, Floor, System, cnn_svm, get_system, list_systems
 from saccade.systems._protocol import first_available, judge, reproduce
 
 
-def run(scale, data, seed, out, *, data_dir=None, started=lambda arm: None):
-    for arm in ("new", "old"):
+def run(scale, data, seed, out, *, arms=("new", "old"), data_dir=None, started=lambda arm: None):
+    for arm in arms:
         started(arm)
-    return {
+    figures = {
         "new": {"accuracy": 90.0 + seed, "error": 10.0 - seed},
         "old": {"accuracy": 88.0, "error": 12.0},
     }
+    return {arm: figures[arm] for arm in arms}
 
 
 SYSTEM = System(
@@ -85,7 +87,7 @@ def test_reproduce_writes_what_it_found(tmp_path, capsys):
     assert list(result) == [
         *("system", "scale", "data", "seeds", "claim", "metric", "direction", "baseline"),
         *("proposed", "effect", "expected", "holds", "also", "paper", "wall_seconds"),
-        "environment",
+        *("jobs", "environment"),
     ]
     assert result["proposed"]["values"] == [90.0, 91.0, 92.0]
     assert (result["effect"], result["holds"], result["seeds"]) == (3.0, True, [0, 1, 2])
@@ -98,6 +100,54 @@ def test_reproduce_writes_what_it_found(tmp_path, capsys):
     assert "| new | 91.00 ± 1.00 | 9.00 ± 1.00 |" in report
     assert capsys.readouterr().out.count("seed 1: ") == 2
     assert "example on digits, 3 seeds: holds" in outcome.summary()
+
+
+def relative(measured):
+    return {arm: {"share": f["error"] / measured["old"]["error"]} for arm, f in measured.items()}
+
+
+def test_arms_that_run_apart_are_put_together_before_they_are_completed(tmp_path, capsys):
+    system = dataclasses.replace(
+        SYSTEM,
+        parts=(("new",), ("old",)),
+        complete=relative,
+        main=Comparison("share", "new", "old", expected=0.2, direction="lower"),
+        also=(),
+        floor=None,
+    )
+    result = reproduce(system, data="digits", seeds=2, out=tmp_path).result
+    assert result["proposed"]["values"] == [10 / 12, 9 / 12]
+    assert result["baseline"]["values"] == [1.0, 1.0]
+    assert [line.split("  ")[-1] for line in capsys.readouterr().out.splitlines()] == [
+        f"seed {seed}: {arm}" for seed in (0, 1) for arm in ("new", "old")
+    ]
+
+
+def test_jobs_change_no_figure(tmp_path):
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        small = cnn_svm.SMALL.replace(epochs=1, batch_size=10)
+        run = dataclasses.replace(
+            cnn_svm.SYSTEM.run, small=small, sizes={"train": 40, "val": 10, "test": 100}
+        )
+        system = dataclasses.replace(cnn_svm.SYSTEM, run=run)
+        found = [
+            reproduce(system, data="digits", seeds=2, out=tmp_path, jobs=jobs, quiet=True).result
+            for jobs in (1, 2)
+        ]
+    finally:
+        torch.set_num_threads(threads)
+    for result in found:
+        assert result.pop("wall_seconds") > 0
+    assert [result.pop("jobs") for result in found] == [1, 2]
+    assert found[0] == found[1]
+
+
+@pytest.mark.parametrize("name", ["seeds", "jobs"])
+def test_at_least_one_seed_and_job(tmp_path, name):
+    with pytest.raises(ValueError, match=f"{name} must be at least 1; got 0"):
+        reproduce(SYSTEM, data="digits", out=tmp_path, **{name: 0})
 
 
 def test_a_claim_that_fails_is_reported_as_such(tmp_path):
@@ -126,7 +176,7 @@ def test_every_system_is_declared_in_full(name):
     system = get_system(name)
     assert system.name == name
     assert system.link.startswith("https://")
-    assert system.data[-1] == "digits" or len(system.data) >= 1
+    assert not system.parts or sorted(sum(system.parts, ())) == sorted(system.arms)
     for comparison in (system.main, *system.also):
         assert {comparison.proposed, comparison.baseline} <= set(system.arms)
         assert comparison.direction in ("higher", "lower", "equal")

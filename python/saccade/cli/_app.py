@@ -141,10 +141,23 @@ def _reproduce(
     ] = None,
     seeds: Annotated[int, typer.Option(help="Number of seeds: 0 to n - 1.")] = 3,
     out: Annotated[Path, typer.Option(help="Directory of the results.")] = Path("runs"),
+    jobs: Annotated[
+        int | None,
+        typer.Option(
+            help="Processes that share seeds, arms and torch's threads (default: one a thread; "
+            "1 with a GPU or at the paper's scale)."
+        ),
+    ] = None,
     quiet: Annotated[bool, typer.Option("--quiet", help="Print the result alone.")] = False,
 ) -> None:
+    import torch
+
     from saccade.systems import get_system
     from saccade.systems._protocol import reproduce
+
+    if jobs is None:
+        shared = scale == "paper" or torch.cuda.is_available()
+        jobs = 1 if shared else torch.get_num_threads()
 
     result = reproduce(
         get_system(name),
@@ -153,6 +166,7 @@ def _reproduce(
         data_dir=data_dir,
         seeds=seeds,
         out=out,
+        jobs=jobs,
         quiet=quiet,
     )
     print(result.summary())

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -34,6 +34,11 @@ def kwargs_arms(arms: Mapping[str, Mapping[str, Any]]) -> dict[str, Changes]:
     return {arm: {"model_kwargs": options} for arm, options in arms.items()}
 
 
+def each(arms: Collection[str]) -> tuple[tuple[str, ...], ...]:
+    """Every arm as a part of its own."""
+    return tuple((arm,) for arm in arms)
+
+
 @dataclass(frozen=True)
 class TrainedArms:
     """A `Run` that trains every arm on the same images with the same seed, and measures it.
@@ -48,7 +53,6 @@ class TrainedArms:
         arms: name of an arm to what it changes.
         paper_arms: the same at the paper's scale; default `arms`.
         measure: the figures of a finished run; default its test accuracy in per cent.
-        complete: adds the figures that need those of all arms.
     """
 
     small: TrainConfig
@@ -57,7 +61,6 @@ class TrainedArms:
     arms: Mapping[str, Changes]
     paper_arms: Mapping[str, Changes] = field(default_factory=dict)
     measure: Callable[[FitResult], dict[str, float]] = accuracy
-    complete: Callable[[Measured], Measured] = lambda measured: measured
 
     def __call__(
         self,
@@ -66,10 +69,11 @@ class TrainedArms:
         seed: int,
         out: Path,
         *,
+        arms: Collection[str] = (),
         data_dir: str | None = None,
         started: Callable[[str], None] = lambda arm: None,
     ) -> Measured:
-        """Train and measure every arm with one seed."""
+        """Train and measure the named arms, by default all, with one seed."""
         from saccade.data import load_data
         from saccade.learn._fit import fit
 
@@ -83,9 +87,10 @@ class TrainedArms:
         else:
             (out / "config.yaml").write_text(base.text())
         measured: Measured = {}
-        arms = self.arms if small else self.paper_arms or self.arms
-        for arm, changes in arms.items():
+        known = self.arms if small else self.paper_arms or self.arms
+        for arm in arms or known:
             started(arm)
+            changes = known[arm]
             config = base.replace(
                 **{
                     **changes,
@@ -94,7 +99,7 @@ class TrainedArms:
                 }
             )
             measured[arm] = self.measure(fit(config, data=loaded, write=not small))
-        return self.complete(measured)
+        return measured
 
 
 def run_folder(out: Path, arm: str, seed: int) -> Path:

@@ -6,13 +6,15 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from statistics import fmean
 from typing import Any, Protocol
+
+from saccade.systems._jobs import run_all
 
 SCALES = ("small", "paper")
 
@@ -22,7 +24,7 @@ Collected = dict[str, dict[str, list[float]]]
 
 
 class Run(Protocol):
-    """Runs all arms of a system for one seed."""
+    """Runs arms of a system for one seed, by default all."""
 
     def __call__(
         self,
@@ -31,10 +33,11 @@ class Run(Protocol):
         seed: int,
         out: Path,
         *,
+        arms: Collection[str] = ...,
         data_dir: str | None = None,
         started: Callable[[str], None] = ...,
     ) -> Measured:
-        """Call `started(arm)` before each arm, and give what each arm measured."""
+        """Call `started(arm)` before each of the arms, and give what each measured."""
 
 
 @dataclass(frozen=True)
@@ -114,6 +117,9 @@ class System:
         data: data specs in order of preference; the first that is there is the default.
         run: measures all arms for one seed.
         arms: names of the arms, in the order in which they run.
+        parts: groups of arms that `run` measures as well apart, so that they may run beside each
+            other; default all arms together.
+        complete: adds the figures that need those of all arms of a seed.
         main: the comparison that decides.
         also: further comparisons, reported and not decisive.
         floor: what else must be reached.
@@ -134,6 +140,8 @@ class System:
     run: Run
     arms: tuple[str, ...]
     main: Comparison
+    parts: tuple[tuple[str, ...], ...] = ()
+    complete: Callable[[Measured], Measured] | None = None
     also: tuple[Comparison, ...] = ()
     floor: Floor | None = None
     findings: str = ""
@@ -170,6 +178,7 @@ def reproduce(
     data_dir: str | None = None,
     seeds: int = 3,
     out: str | Path = "runs",
+    jobs: int = 1,
     quiet: bool = False,
 ) -> Reproduction:
     """Run every arm of a system over seeds 0 to seeds - 1, judge the claim and write OUT/NAME.
@@ -181,35 +190,43 @@ def reproduce(
         data_dir: directory of the data; default the environment variable SACCADE_DATA.
         seeds: number of seeds, at least 1.
         out: directory under which the folder NAME is made.
+        jobs: processes among which seeds and arms are divided, with torch's threads, at least 1;
+            with several, a script needs the guard `if __name__ == "__main__"`.
         quiet: print no progress.
 
     Returns:
         Reproduction: the content of result.json. `holds` is computed from the figures alone.
 
     Raises:
-        ValueError: an unknown scale, no seed, or data that do not fit the system.
+        ValueError: an unknown scale, no seed, no job, or data that do not fit the system.
         FileNotFoundError: the data set is absent.
+        RuntimeError: a process ended without an answer.
+
+    Notes:
+        The number of jobs changes no figure as long as a process has as many threads; sums over
+        another number of threads round differently.
     """
     if scale not in SCALES or (scale == "paper" and not system.paper_scale):
         choices = SCALES if system.paper_scale else SCALES[:1]
         raise ValueError(f"scale of {system.name} must be {' or '.join(choices)}; got {scale!r}")
-    if seeds < 1:
-        raise ValueError(f"seeds must be at least 1; got {seeds}")
+    for name, count in (("seeds", seeds), ("jobs", jobs)):
+        if count < 1:
+            raise ValueError(f"{name} must be at least 1; got {count}")
     chosen = data or first_available(system.data, data_dir)
     folder = Path(out).expanduser() / system.name
     folder.mkdir(parents=True, exist_ok=True)
     started = time.perf_counter()
-    collected: Collected = {arm: {} for arm in system.arms}
+    parts = system.parts or (system.arms,)
+    calls = [
+        partial(system.run, scale, chosen, seed, folder, arms=part, data_dir=data_dir)
+        for seed in range(seeds)
+        for part in parts
+    ]
     with _progress(len(system.arms) * seeds, quiet) as announce:
-        for seed in range(seeds):
-            measured = system.run(
-                scale, chosen, seed, folder, data_dir=data_dir, started=partial(announce, seed)
-            )
-            for arm in system.arms:
-                for metric, value in measured[arm].items():
-                    collected[arm].setdefault(metric, []).append(value)
+        measured = run_all(calls, jobs, lambda index, arm: announce(index // len(parts), arm))
+    collected = _collect(system, measured, len(parts))
     wall = time.perf_counter() - started
-    outcome = Reproduction(judge(system, scale, chosen, seeds, collected, wall), folder)
+    outcome = Reproduction(judge(system, scale, chosen, seeds, collected, wall, jobs), folder)
     (folder / "result.json").write_text(json.dumps(outcome.result, indent=2) + "\n")
     from saccade.systems import _figure
 
@@ -219,7 +236,13 @@ def reproduce(
 
 
 def judge(
-    system: System, scale: str, data: str, seeds: int, collected: Collected, wall: float
+    system: System,
+    scale: str,
+    data: str,
+    seeds: int,
+    collected: Collected,
+    wall: float,
+    jobs: int = 1,
 ) -> dict[str, Any]:
     """The content of result.json, from the measured figures."""
     from saccade.learn._environment import environment
@@ -244,8 +267,24 @@ def judge(
             "figures": dict(system.figures),
         },
         "wall_seconds": round(wall, 1),
+        "jobs": jobs,
         "environment": environment(),
     }
+
+
+def _collect(system: System, measured: list[Measured], parts: int) -> Collected:
+    """The figures of every seed, whose parts lie behind each other."""
+    collected: Collected = {arm: {} for arm in system.arms}
+    for first in range(0, len(measured), parts):
+        figures: Measured = {}
+        for part in measured[first : first + parts]:
+            figures |= part
+        if system.complete:
+            figures = system.complete(figures)
+        for arm in system.arms:
+            for metric, value in figures[arm].items():
+                collected[arm].setdefault(metric, []).append(value)
+    return collected
 
 
 def first_available(specs: tuple[str, ...], data_dir: str | None) -> str:

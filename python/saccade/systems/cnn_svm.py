@@ -9,7 +9,7 @@ two comparable, softmax a little better.
 from __future__ import annotations
 
 from saccade.learn.config import TrainConfig
-from saccade.systems._arms import ACCURACY, TrainedArms
+from saccade.systems._arms import ACCURACY, TrainedArms, each
 from saccade.systems._protocol import Comparison, Floor, System
 
 SVM, SOFTMAX = "CNN-SVM", "CNN-Softmax"
@@ -55,6 +55,7 @@ SYSTEM = System(
     data=("mnist", "digits"),
     run=TrainedArms(SMALL, PAPER, SIZES, ARMS),
     arms=tuple(ARMS),
+    parts=each(ARMS),
     main=Comparison(ACCURACY, SVM, SOFTMAX, expected=1.0, direction="equal"),
     also=(
         Comparison(

@@ -8,7 +8,7 @@ the convolutions, with and without a position encoding.
 from __future__ import annotations
 
 from saccade.learn.config import TrainConfig
-from saccade.systems._arms import ACCURACY, Changes, TrainedArms, kwargs_arms
+from saccade.systems._arms import ACCURACY, Changes, TrainedArms, each, kwargs_arms
 from saccade.systems._protocol import Comparison, System
 
 CVT, CVT_POSITION = "CvT", "CvT + position encoding"
@@ -72,6 +72,7 @@ SYSTEM = System(
     data=("cifar10", "digits"),
     run=TrainedArms(SMALL, PAPER, SIZES, ARMS, PAPER_ARMS),
     arms=tuple(ARMS),
+    parts=each(ARMS),
     # No threshold is calibrated; they were stated before any run over seeds.
     main=Comparison(ACCURACY, CVT, PLAIN, expected=3.0, note="what the convolutions bring"),
     also=(

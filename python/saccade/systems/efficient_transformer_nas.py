@@ -10,7 +10,7 @@ code of the kinds. The best of every search is trained from scratch.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
@@ -137,6 +137,7 @@ def run(
     seed: int,
     out: Path,
     *,
+    arms: Collection[str] = tuple(ARMS),
     data_dir: str | None = None,
     started: Callable[[str], None] = lambda arm: None,
 ) -> Measured:
@@ -148,6 +149,7 @@ def run(
         seed: of weights, order, sub-nets and searches.
         out: folder of the reproduction; the paper's scale writes config.yaml and its arms' runs
             there.
+        arms: those to measure.
         data_dir: directory of the data.
         started: called with the name of each arm before it starts.
 
@@ -172,14 +174,15 @@ def run(
     if scale == "paper":
         (out / "config.yaml").write_text(recipe.text())
     sizes = {"in_chans": loaded.channels, "num_classes": len(loaded.classes)}
-    started(SOFTMAX)
+    started(next(iter(arms)))
     net, module = _supernet(searched[MIXED], recipe, loaded, plan, sizes | options)
     scored = {name: _scored(net, space, module, plan, seed) for name, space in searched.items()}
     work = [macs(searched[SOFTMAX].config(arch, **sizes)) for arch in scored[SOFTMAX]]
     measured: Measured = {}
-    for name, arm in ARMS.items():
-        if name != SOFTMAX:
+    for position, name in enumerate(arms):
+        if position:
             started(name)
+        arm = ARMS[name]
         space = searched[arm.space]
         bound = SHARE * median(work) if arm.budget else None
         arch, tau = _search(space, scored[arm.space], arm, plan, bound, sizes, seed)

@@ -12,7 +12,7 @@ from statistics import fmean
 from typing import TYPE_CHECKING, Any
 
 from saccade.learn.config import TrainConfig
-from saccade.systems._arms import ACCURACY, TrainedArms, accuracy, kwargs_arms
+from saccade.systems._arms import ACCURACY, TrainedArms, accuracy, each, kwargs_arms
 from saccade.systems._protocol import Comparison, System
 
 if TYPE_CHECKING:
@@ -93,6 +93,7 @@ SYSTEM = System(
     data=("cifar10", "mnist", "digits"),
     run=TrainedArms(SMALL, PAPER, SIZES, ARMS, measure=measure),
     arms=tuple(ARMS),
+    parts=each(ARMS),
     # No threshold is calibrated; they were stated before any run.
     main=Comparison(
         ACCURACY, BLOCKWISE, SOFTMAX, expected=-2.0, note="an operator a head and block"

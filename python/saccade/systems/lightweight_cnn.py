@@ -8,12 +8,12 @@ ones turned, shifted and zoomed.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from saccade.learn.config import TrainConfig
-from saccade.systems._arms import as_tensors, run_folder
+from saccade.systems._arms import as_tensors, each, run_folder
 from saccade.systems._protocol import Comparison, Floor, Measured, System
 
 if TYPE_CHECKING:
@@ -67,10 +67,11 @@ def run(
     seed: int,
     out: Path,
     *,
+    arms: Collection[str] = ARMS,
     data_dir: str | None = None,
     started: Callable[[str], None] = lambda arm: None,
 ) -> Measured:
-    """Train and test every arm with one seed.
+    """Train and test arms with one seed.
 
     Args:
         scale: "small": 6,000 images, 14 epochs; "paper": all images, 55 epochs.
@@ -78,6 +79,7 @@ def run(
         seed: of weights, order and augmentation; the images of a subset are the same for every
             seed.
         out: folder of the reproduction; the paper's scale writes config.yaml and the weights there.
+        arms: those to measure.
         data_dir: directory of the data.
         started: called with the name of each arm before it starts.
 
@@ -130,17 +132,20 @@ def run(
     def branch() -> nn.Module:
         return create_model("lightweight_cnn_branch", **options)
 
-    started(TWO_STAGE)
-    seed_all(seed)
-    model: Any = create_model("lightweight_cnn", **options)
-    two_stage(model, branch, feed(), augment, stages)
-    finish(TWO_STAGE, model)
+    if TWO_STAGE in arms:
+        started(TWO_STAGE)
+        seed_all(seed)
+        model: Any = create_model("lightweight_cnn", **options)
+        two_stage(model, branch, feed(), augment, stages)
+        finish(TWO_STAGE, model)
     alone: dict[str, tuple[Callable[[], nn.Module], Jitter | None]] = {
         BRANCH: (branch, None),
         AUGMENTED: (branch, augment),
         SCRATCH: (lambda: create_model("lightweight_cnn", **options), augment),
     }
     for arm, (make, change) in alone.items():
+        if arm not in arms:
+            continue
         started(arm)
         seed_all(seed)
         union = UnionModule(make(), change, stages.adam)
@@ -177,6 +182,7 @@ SYSTEM = System(
     data=("mnist", "digits"),
     run=run,
     arms=ARMS,
+    parts=each(ARMS),
     main=Comparison(MOVED, TWO_STAGE, BRANCH, expected=MARGIN),
     also=(
         Comparison(CLEAN, TWO_STAGE, BRANCH, expected=CLEAN_MARGIN, note="images as they are"),

@@ -14,7 +14,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from saccade.learn.config import TrainConfig
-from saccade.systems._arms import Changes, TrainedArms
+from saccade.systems._arms import Changes, TrainedArms, each
 from saccade.systems._protocol import Comparison, System
 
 if TYPE_CHECKING:
@@ -110,6 +110,7 @@ SYSTEM = System(
     data=("cifar10", "mnist", "digits"),
     run=TrainedArms(SMALL, PAPER, SIZES, ARMS, PAPER_ARMS, measure),
     arms=tuple(ARMS),
+    parts=each(ARMS),
     main=Comparison(ACCURACY, "max mixer", "average mixer", expected=0.0),
     also=(
         Comparison(

@@ -13,7 +13,7 @@ from statistics import fmean
 from typing import TYPE_CHECKING
 
 from saccade.learn.config import TrainConfig
-from saccade.systems._arms import TrainedArms, kwargs_arms
+from saccade.systems._arms import TrainedArms, each, kwargs_arms
 from saccade.systems._protocol import Comparison, Floor, System
 
 if TYPE_CHECKING:
@@ -102,6 +102,7 @@ SYSTEM = System(
     data=("mnist", "digits"),
     run=TrainedArms(SMALL, PAPER, SIZES, ARMS, measure=measure),
     arms=tuple(ARMS),
+    parts=each(ARMS),
     main=Comparison(CLEAN, PROPOSED, BASELINE, expected=-2.0),
     also=(
         Comparison(

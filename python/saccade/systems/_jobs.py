@@ -1,0 +1,79 @@
+"""Calls that need nothing of each other: in turn, or in processes of their own."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from concurrent.futures import FIRST_EXCEPTION, Future, ProcessPoolExecutor, wait
+from concurrent.futures.process import BrokenProcessPool
+from multiprocessing import get_context
+from typing import Any, TypeVar
+
+T = TypeVar("T")
+
+# Told of what a call starts: its index among the calls, and a word.
+Started = Callable[[int, str], None]
+
+# In a process of `run_all`: where `started` writes.
+_news: Any = None
+
+
+def run_all(calls: Sequence[Callable[..., T]], jobs: int, started: Started) -> list[T]:
+    """What every call gives, in their order.
+
+    Args:
+        calls: each takes `started`, a function of one word; with several jobs it can be pickled.
+        jobs: processes, at least 1; one runs the calls here. torch's threads are divided among
+            them.
+        started: called here for every word that a call says.
+
+    Raises:
+        RuntimeError: a process ended without an answer; what a call raises comes as it is.
+    """
+    jobs = min(jobs, len(calls))
+    if jobs == 1:
+        return [
+            call(started=lambda word, index=index: started(index, word))
+            for index, call in enumerate(calls)
+        ]
+    import torch
+
+    context = get_context("spawn")
+    # no thread behind it: a word is there before its call ends
+    news = context.SimpleQueue()
+    threads = max(1, torch.get_num_threads() // jobs)
+    with ProcessPoolExecutor(jobs, context, _prepare, (threads, news)) as pool:
+        waiting = [pool.submit(_call, call, index) for index, call in enumerate(calls)]
+        try:
+            _follow(waiting, news, started)
+            return [done.result() for done in waiting]
+        except BrokenProcessPool as error:
+            raise RuntimeError(
+                f"one of {jobs} processes ended without an answer; the machine may have stopped it "
+                "for its memory, of which fewer jobs need less"
+            ) from error
+        finally:
+            pool.shutdown(cancel_futures=True)
+
+
+def _follow(waiting: list[Future[T]], news: Any, started: Started) -> None:
+    """Pass on what the processes say, until all calls are done or one has failed."""
+    failed = False
+    while waiting and not failed:
+        done, pending = wait(waiting, timeout=0.1, return_when=FIRST_EXCEPTION)
+        failed = any(call.exception() for call in done)
+        waiting = list(pending)
+        while not news.empty():
+            started(*news.get())
+
+
+def _prepare(threads: int, news: Any) -> None:
+    """In a new process: its threads, and where it says what it starts."""
+    import torch
+
+    global _news
+    _news = news
+    torch.set_num_threads(threads)
+
+
+def _call(call: Callable[..., T], index: int) -> T:
+    return call(started=lambda word: _news.put((index, word)))
