@@ -87,7 +87,7 @@ def test_reproduce_writes_what_it_found(tmp_path, capsys):
     assert list(result) == [
         *("system", "scale", "data", "seeds", "claim", "metric", "direction", "baseline"),
         *("proposed", "effect", "expected", "holds", "also", "paper", "wall_seconds"),
-        *("jobs", "environment"),
+        "environment",
     ]
     assert result["proposed"]["values"] == [90.0, 91.0, 92.0]
     assert (result["effect"], result["holds"], result["seeds"]) == (3.0, True, [0, 1, 2])
@@ -140,7 +140,7 @@ def test_jobs_change_no_figure(tmp_path):
         torch.set_num_threads(threads)
     for result in found:
         assert result.pop("wall_seconds") > 0
-    assert [result.pop("jobs") for result in found] == [1, 2]
+    assert [result["environment"].pop("jobs") for result in found] == [1, 2]
     assert found[0] == found[1]
 
 

@@ -213,7 +213,8 @@ def outcome(name: str) -> str:
         "the proposed arm is better.",
         "",
         f"saccade {facts['saccade']}, {facts['processor']}, {facts['threads']} threads, "
-        f"{', '.join(facts['devices']) or 'no GPU'}; {result['wall_seconds']:.0f} s.",
+        f"{', '.join(facts['devices']) or 'no GPU'}; {result['wall_seconds']:.0f} s "
+        f"with `--jobs {facts['jobs']}`.",
         *more,
     ]
     return "\n".join(lines)

@@ -97,7 +97,8 @@ def report(path: Path, system: System, result: dict[str, Any], collected: Collec
         f"saccade {environment['saccade']}, Python {environment['python']}, {packages}; "
         f"{environment['processor']}, "
         f"{environment['threads']} threads, {', '.join(environment['devices']) or 'no GPU'}; "
-        f"git {environment['git'] or 'none'}; {result['wall_seconds']:.0f} s.",
+        f"git {environment['git'] or 'none'}; {result['wall_seconds']:.0f} s with "
+        f"--jobs {environment['jobs']}.",
         "",
         f"Command: `saccade reproduce {system.name} --scale {result['scale']} --data "
         f"{result['data']} --seeds {count}`",

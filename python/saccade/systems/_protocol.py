@@ -267,8 +267,7 @@ def judge(
             "figures": dict(system.figures),
         },
         "wall_seconds": round(wall, 1),
-        "jobs": jobs,
-        "environment": environment(),
+        "environment": {**environment(), "jobs": jobs},
     }
 
 
