@@ -49,6 +49,9 @@ def test_composed_students_read_the_hidden_map_before() -> None:
     ensemble, x = AnytimeEnsemble(alone, compose=True).eval(), images()
     bridge = ensemble.stages[1].bridge
     with torch.no_grad():
+        torch.testing.assert_close(ensemble(x, 2) - ensemble(x, 1), alone[1](x))
+    nn.init.normal_(bridge.weight)
+    with torch.no_grad():
         hidden = alone[0].hidden(x)
         mapped = torch.einsum("oc,bchw->bohw", bridge.weight[..., 0, 0], hidden)
         second = alone[1].classify(alone[1].hidden(x, mapped))

@@ -44,7 +44,7 @@ def test_distillation_loss_is_its_formula() -> None:
 def test_soft_gradients_keep_their_size_over_temperatures() -> None:
     f = torch.randn(8, 5, generator=torch.Generator().manual_seed(0)).double().requires_grad_()
     g, y = f.detach() + 0.1, torch.zeros(8, dtype=torch.int64)
-    assert float(distillation_loss(f, g, y, 0.0, 3.0)) == pytest.approx(0, abs=1e-12)
+    assert distillation_loss(f, g, y, 0.0, 3.0).item() == pytest.approx(0, abs=1e-12)
     g = g * 1.5
     limit = (f - g) - (f - g).mean(1, keepdim=True)
     (grad,) = torch.autograd.grad(distillation_loss(f, g, y, 0.0, 1e4), f)
@@ -141,11 +141,12 @@ def test_every_rule_learns(mode: str, compose: bool, cache: bool) -> None:
     assert teacher.scale.item() == 4.0
 
 
+@pytest.mark.parametrize("compose", [False, True], ids=["apart", "composed"])
 @pytest.mark.parametrize("mode", ["residual", "independent"])
-def test_cached_answers_change_no_result(mode: str) -> None:
+def test_cached_answers_change_no_result(mode: str, compose: bool) -> None:
     results = []
     for cache in (True, False):
-        config = DistillConfig(mode=mode, cache=cache, **{**QUICK, "epochs": 2})
+        config = DistillConfig(mode=mode, compose=compose, cache=cache, **{**QUICK, "epochs": 2})
         ensemble = distill(students(2), Teacher(), samples(), config).ensemble
         results.append(ensemble(samples().tensors[0]).detach())
     torch.testing.assert_close(results[0], results[1], rtol=1e-3, atol=1e-3)

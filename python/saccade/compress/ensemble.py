@@ -46,8 +46,8 @@ class AnytimeEnsemble(nn.Module):
     r"""Students in order, F_k from the first k: their sum, or their mean.
 
     With `compose` student t also reads the last hidden map of student t - 1 through a linear map of
-    its channels: :math:`x_t = \mathrm{Embed}(x) + P_t h_{t-1}`. Students are evaluated in order, so
-    that costs nothing twice.
+    its channels: :math:`x_t = \mathrm{Embed}(x) + P_t h_{t-1}`. P_t starts at 0: a composed student
+    begins as it would apart. Students are evaluated in order, so that costs nothing twice.
 
     Args:
         students: classifiers [B, C, H, W] -> [B, K], smallest first; `append` adds more. With
@@ -87,6 +87,7 @@ class AnytimeEnsemble(nn.Module):
                 last: Any = self.stages[-1]
                 width, new = last.student.num_features, student.num_features
                 bridge = nn.Conv2d(width, new, 1, bias=False)  # type: ignore[arg-type]
+                nn.init.zeros_(bridge.weight)
         return _Stage(student, bridge)
 
     def append(self, student: nn.Module) -> None:

@@ -40,9 +40,9 @@ class DistillConfig:
         batch_size: images a step.
         lr: peak learning rate of AdamW; a half cosine takes it to 0.
         weight_decay: spares vectors and what a student's `no_weight_decay()` names.
-        cache: compute the answers of teacher and predecessors once; False for data sets that
-            augment, or on a GPU.
-        seed: of the order of images and of the composed students' ways in.
+        cache: compute what teacher and predecessors say once, and hold it for all images (with
+            `compose` their hidden maps too); False for data sets that augment, or on a GPU.
+        seed: of the order of images and of dropout.
         accelerator: as Lightning takes it.
 
     Raises:
@@ -88,6 +88,16 @@ class Distilled(NamedTuple):
     kept: list[int]
 
 
+class Answers(NamedTuple):
+    """What is said of every image: logits [n, K] of the teacher, and logits and last hidden map of
+    the predecessors where they are needed.
+    """
+
+    taught: Tensor
+    before: Tensor | None = None
+    hidden: Tensor | None = None
+
+
 class Indexed(Dataset[tuple[Tensor, Any, int]]):
     """Samples of a data set with their index."""
 
@@ -112,8 +122,7 @@ class ProgressiveModule(LightningModule):
         teacher: [B, C, H, W] -> logits [B, K], not trained.
         config: rule, loss and optimiser.
         weights: K+ and K- of "bdistil".
-        answers: logits [n, K] of the teacher and of the predecessors for every index; None asks
-            the models.
+        answers: what teacher and predecessors say of every index; None asks the models.
     """
 
     def __init__(
@@ -123,7 +132,7 @@ class ProgressiveModule(LightningModule):
         teacher: nn.Module,
         config: DistillConfig,
         weights: MarginWeights | None = None,
-        answers: tuple[Tensor, Tensor | None] | None = None,
+        answers: Answers | None = None,
     ) -> None:
         super().__init__()
         if (weights is None) == (config.mode == "bdistil"):
@@ -131,11 +140,12 @@ class ProgressiveModule(LightningModule):
         self.stage, self.ensemble, self.teacher = stage, ensemble, teacher
         self.config, self.cached = config, answers is not None
         self.gamma = 0.0 if weights is None else config.gamma * weights.largest
-        taught, before = answers or (None, None)
+        said: dict[str, Tensor | None] = (
+            answers._asdict() if answers else dict.fromkeys(Answers._fields)
+        )
         scale = 0 if weights is None else len(weights.up)
         buffers = {
-            "taught": taught,
-            "before": before,
+            **said,
             "up": None if weights is None else (scale * weights.up).float(),
             "down": None if weights is None else (scale * weights.down).float(),
         }
@@ -170,9 +180,9 @@ class ProgressiveModule(LightningModule):
         needed = self.config.compose or self.config.mode == "residual"
         if not needed or not len(self.ensemble):
             return None, None
-        if self.before is not None and not self.config.compose:
-            before: Tensor = self.before[index]  # type: ignore[index]
-            return before, None
+        if self.before is not None:
+            hidden = None if self.hidden is None else self.hidden[index]  # type: ignore[index]
+            return self.before[index], hidden  # type: ignore[index]
         return list(self.ensemble.run(images))[-1]
 
     def configure_optimizers(self) -> OptimizerLRSchedulerConfig:
@@ -240,7 +250,6 @@ def distill(
         if cfg.mode == "bdistil" and taught is not None:
             weights = MarginWeights(count, taught.shape[1], cfg.eta)
         for position, student in enumerate(students):
-            # the composed student's way in is drawn here
             seed_all(cfg.seed, position)
             stage = ensemble.stage(student)
             with _frozen(ensemble):
@@ -268,8 +277,9 @@ def _train(
 ) -> None:
     answers = None
     if cfg.cache and taught is not None:
-        reads = cfg.mode == "residual" and len(ensemble) and not cfg.compose
-        answers = (taught, _answers(ensemble, samples, cfg.batch_size) if reads else None)
+        reads = (cfg.compose or cfg.mode == "residual") and len(ensemble)
+        said = _said(ensemble, samples, cfg.batch_size) if reads else (None, None)
+        answers = Answers(taught, *said)
     module = ProgressiveModule(stage, ensemble, teacher, cfg, weights, answers)
     order = torch.Generator().manual_seed(derive_seed(cfg.seed, position, 1))
     loader = DataLoader(Indexed(samples), cfg.batch_size, shuffle=True, generator=order)
@@ -303,6 +313,16 @@ def _alone(ensemble: AnytimeEnsemble, stage: nn.Module) -> Callable[[Tensor], Te
 def _answers(model: Callable[[Tensor], Tensor], samples: Images, batch_size: int) -> Tensor:
     """Logits [n, K] of all samples in their order."""
     return torch.cat([model(images) for images, _ in DataLoader(samples, batch_size)])
+
+
+@torch.no_grad()
+def _said(
+    ensemble: AnytimeEnsemble, samples: Images, batch_size: int
+) -> tuple[Tensor, Tensor | None]:
+    """Logits of all students together, and with `compose` the last one's hidden maps."""
+    parts = [list(ensemble.run(x))[-1] for x, _ in DataLoader(samples, batch_size)]
+    hidden = [h for _, h in parts if h is not None] if ensemble.compose else []
+    return torch.cat([logits for logits, _ in parts]), torch.cat(hidden) if hidden else None
 
 
 @contextmanager
