@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from saccade.compress import AnytimeEnsemble
+from saccade.data import load_data
 from saccade.learn import TrainConfig
 from saccade.models import create_model
 from saccade.systems import mamba_pkd
@@ -16,7 +17,7 @@ CONFIG = Path(__file__).parents[2] / "configs" / "mamba_pkd_paper.yaml"
 
 def test_all_arms_run_and_are_measured(tmp_path, monkeypatch):
     monkeypatch.setattr(mamba_pkd, "SMALL", mamba_pkd.SMALL.replace(epochs=1, batch_size=10))
-    monkeypatch.setattr(mamba_pkd, "EPOCHS", {"small": 1})
+    monkeypatch.setitem(mamba_pkd.DISTILLED, "small", {"epochs": 1, "batch_size": 10})
     monkeypatch.setattr(mamba_pkd, "STUDENTS", {"small": mamba_pkd.STUDENTS["small"][:2]})
     monkeypatch.setattr(mamba_pkd, "SIZES", {"train": 20, "val": 10, "test": 20})
     outcome = reproduce(mamba_pkd.SYSTEM, data="digits", seeds=1, out=tmp_path, quiet=True)
@@ -34,6 +35,19 @@ def test_five_small_students_cost_less_than_the_teacher():
     fractions = ensemble.fractions(create_model(mamba_pkd.SMALL.model), torch.zeros(1, 1, 8, 8))
     assert fractions == sorted(fractions)
     assert fractions[-1] < 0.7
+
+
+def test_moved_copies_keep_their_classes():
+    data = load_data("digits").limited(20, 10, 10)
+    moved = mamba_pkd._moved(data).train
+    assert len(moved) == 100
+    assert torch.equal(moved.targets, data.train.targets.repeat(5))
+    assert moved.images.dtype == torch.uint8
+    originals = data.train.images.double().flatten(1)
+    nearest = torch.cdist(moved.images.double().flatten(1), originals).argmin(1)
+    # 0.05 by chance, 0.74 observed
+    assert (nearest == torch.arange(20).repeat(5)).double().mean() > 0.4
+    assert torch.equal(moved.images, mamba_pkd._moved(data).train.images)
 
 
 def test_the_fall_is_the_largest_between_two_prefixes(monkeypatch):
