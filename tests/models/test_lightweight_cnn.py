@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import nn
 
-from saccade.models import create_model, load_model, save_weights
+from saccade.models import create_model
 from saccade.models.lightweight_cnn import LightweightCNNConfig, as_conv, mebibytes
 
 GRAY: dict[str, Any] = {"in_chans": 1, "img_size": 28}
@@ -136,20 +136,6 @@ def test_dropout_before_the_last_layer_and_in_no_branch() -> None:
     rates = {name: m.p for name, m in model.named_modules() if isinstance(m, nn.Dropout)}
     assert rates == {"drop": 0.3}
     assert create_model("lightweight_cnn_branch").drop.p == 0
-
-
-def test_compile_export_and_safetensors(tmp_path: Any) -> None:
-    torch.manual_seed(0)
-    model = create_model("lightweight_cnn", num_classes=3).eval()
-    x = torch.rand(3, 1, 28, 28)
-    wanted = model(x)
-    compiled = torch.compile(model, backend="aot_eager", fullgraph=True)
-    torch.testing.assert_close(compiled(x), wanted)
-    batch = torch.export.Dim("batch", min=2, max=64)
-    program = torch.export.export(model, (x,), dynamic_shapes=({0: batch},))
-    torch.testing.assert_close(program.module()(x[:2]), wanted[:2])
-    again = load_model(save_weights(model, tmp_path)).eval()
-    assert torch.equal(again(x), wanted)
 
 
 MISTAKES = [

@@ -319,21 +319,6 @@ def test_published_names_load() -> None:
     assert model.checkpoint_filter(model.state_dict()).keys() == model.state_dict().keys()
 
 
-def test_one_graph_for_torch_compile() -> None:
-    model = micro(depths=(2, 1, 3, 1)).eval()
-    x = image(2, 3, 56, 56)
-    compiled = torch.compile(model, backend="aot_eager", fullgraph=True)
-    torch.testing.assert_close(compiled(x), model(x))
-
-
-def test_exports_with_a_dynamic_batch() -> None:
-    model = micro().eval()
-    batch = torch.export.Dim("batch", min=2, max=64)
-    program = torch.export.export(model, (image(3, 3, 56, 56),), dynamic_shapes=({0: batch},))
-    x = image(5, 3, 56, 56, seed=1)
-    torch.testing.assert_close(program.module()(x), model(x))
-
-
 @pytest.mark.slow
 def test_blocks_train_the_same_under_inductor() -> None:
     x = image(2, 32, 14, 14)

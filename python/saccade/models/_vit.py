@@ -48,7 +48,7 @@ class PatchStem(nn.Module):
                 f"got {x.shape[2]} x {x.shape[3]}."
             )
         patches = self.proj(x).flatten(2).mT
-        tokens = torch.cat([self.cls_token.expand(len(x), -1, -1), patches], 1)
+        tokens = torch.cat([self.cls_token.expand(x.shape[0], -1, -1), patches], 1)
         if self.scaled:
             # their own width: a sub-net's tokens are narrower than the super-net's
             tokens = math.sqrt(tokens.shape[-1]) * tokens

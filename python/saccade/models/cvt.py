@@ -227,7 +227,7 @@ class Stage(nn.Module):
             x = x + encoding
         tokens = x.flatten(2).mT
         if self.class_token is not None:
-            tokens = torch.cat([self.class_token.expand(len(x), -1, -1), tokens], 1)
+            tokens = torch.cat([self.class_token.expand(x.shape[0], -1, -1), tokens], 1)
         for block in self.blocks:
             tokens = block(tokens, size)
         return tokens, size

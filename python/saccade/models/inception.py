@@ -317,7 +317,9 @@ class InceptionNet(Classifier):
         | `branch1_0`, `branch1_1a`, `branch2_3b` ... | the branch's layers and its split |
         | `last_linear.*` | `head.*` |
         """
-        if "last_linear.weight" not in state and not any(".branch" in key for key in state):
+        if "last_linear.weight" not in state and not any(
+            re.search(r"\.branch\d", key) for key in state
+        ):
             return state
         return {_renamed(key): value for key, value in state.items()}
 
