@@ -51,6 +51,14 @@ def test_what_a_call_raises_comes_as_it_is(jobs):
     assert (0, "refusing") in said
 
 
+def test_after_a_failure_nothing_starts():
+    said = []
+    with pytest.raises(FileNotFoundError):
+        run_all([refuse, *[partial(square, 0)] * 8], 2, lambda *news: said.append(news))
+    # what ran beside it, and at most what each process took before the news was there
+    assert len(said) <= 4
+
+
 def test_a_process_that_vanishes_is_a_sentence():
     with pytest.raises(RuntimeError, match="one of 2 processes ended without an answer"):
         run_all([vanish, vanish], 2, lambda *news: None)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from concurrent.futures import FIRST_EXCEPTION, Future, ProcessPoolExecutor, wait
+from concurrent.futures import FIRST_EXCEPTION, CancelledError, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from multiprocessing import get_context
 from typing import Any, TypeVar
@@ -13,8 +13,9 @@ T = TypeVar("T")
 # Told of what a call starts: its index among the calls, and a word.
 Started = Callable[[int, str], None]
 
-# In a process of `run_all`: where `started` writes.
+# In a process of `run_all`: where `started` writes, and whether no further call begins.
 _news: Any = None
+_stop: Any = None
 
 
 def run_all(calls: Sequence[Callable[..., T]], jobs: int, started: Started) -> list[T]:
@@ -39,9 +40,9 @@ def run_all(calls: Sequence[Callable[..., T]], jobs: int, started: Started) -> l
 
     context = get_context("spawn")
     # no thread behind it: a word is there before its call ends
-    news = context.SimpleQueue()
+    news, stop = context.SimpleQueue(), context.Event()
     threads = max(1, torch.get_num_threads() // jobs)
-    with ProcessPoolExecutor(jobs, context, _prepare, (threads, news)) as pool:
+    with ProcessPoolExecutor(jobs, context, _prepare, (threads, news, stop)) as pool:
         waiting = [pool.submit(_call, call, index) for index, call in enumerate(calls)]
         try:
             _follow(waiting, news, started)
@@ -52,6 +53,8 @@ def run_all(calls: Sequence[Callable[..., T]], jobs: int, started: Started) -> l
                 "for its memory, of which fewer jobs need less"
             ) from error
         finally:
+            # the pool hands out calls in advance, which it cannot cancel
+            stop.set()
             pool.shutdown(cancel_futures=True)
 
 
@@ -66,14 +69,16 @@ def _follow(waiting: list[Future[T]], news: Any, started: Started) -> None:
             started(*news.get())
 
 
-def _prepare(threads: int, news: Any) -> None:
-    """In a new process: its threads, and where it says what it starts."""
+def _prepare(threads: int, news: Any, stop: Any) -> None:
+    """In a new process: its threads, and how it talks with the one that made it."""
     import torch
 
-    global _news
-    _news = news
+    global _news, _stop
+    _news, _stop = news, stop
     torch.set_num_threads(threads)
 
 
 def _call(call: Callable[..., T], index: int) -> T:
+    if _stop.is_set():
+        raise CancelledError
     return call(started=lambda word: _news.put((index, word)))
