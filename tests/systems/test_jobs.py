@@ -47,8 +47,8 @@ def test_answers_keep_their_order(jobs):
 def test_what_a_call_raises_comes_as_it_is(jobs):
     said = []
     with pytest.raises(FileNotFoundError, match="mnist is not in"):
-        run_all([refuse, partial(square, 1)], jobs, lambda *news: said.append(news))
-    assert (0, "refusing") in said
+        run_all([partial(square, 1), refuse], jobs, lambda *news: said.append(news))
+    assert (1, "refusing") in said
 
 
 def test_after_a_failure_nothing_starts():

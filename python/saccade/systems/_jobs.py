@@ -59,14 +59,14 @@ def run_all(calls: Sequence[Callable[..., T]], jobs: int, started: Started) -> l
 
 
 def _follow(waiting: list[Future[T]], news: Any, started: Started) -> None:
-    """Pass on what the processes say, until all calls are done or one has failed."""
-    failed = False
-    while waiting and not failed:
+    """Pass on what the processes say, until all calls are done or one raises."""
+    while waiting:
         done, pending = wait(waiting, timeout=0.1, return_when=FIRST_EXCEPTION)
-        failed = any(call.exception() for call in done)
         waiting = list(pending)
         while not news.empty():
             started(*news.get())
+        for call in done:
+            call.result()
 
 
 def _prepare(threads: int, news: Any, stop: Any) -> None:
