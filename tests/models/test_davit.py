@@ -23,9 +23,11 @@ def count(module: nn.Module) -> int:
         ("davit_small", (49_745_896, 48_984_586)),
         ("davit_base", (87_954_408, 86_939_658)),
         ("davit_large", (196_811_752, 195_290_122)),
+        ("davit_huge", (348_922_856, 346_894_346)),
+        ("davit_giant", (1_406_470_120, 1_403_427_850)),
     ],
 )
-def test_parameter_counts_of_the_paper(variant: str, counts: tuple[int, int]) -> None:
+def test_parameter_counts_of_paper_and_timm(variant: str, counts: tuple[int, int]) -> None:
     with torch.device("meta"):
         models = [create_model(variant, num_classes=classes) for classes in (1000, 10)]
     assert tuple(map(count, models)) == counts

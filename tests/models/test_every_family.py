@@ -79,6 +79,47 @@ def test_an_export_takes_any_batch(family: str) -> None:
         torch.testing.assert_close(program.module()(images), model(images), rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.parametrize(("made", "wanted"), [(5, 3), (0, 7), (7, 0)])
+def test_a_model_with_a_new_head_comes_back(
+    family: str, tmp_path: Path, made: int, wanted: int
+) -> None:
+    model = create_model(SMALLEST[family], num_classes=made).eval()
+    model.reset_classifier(wanted)
+    images = images_of(family, 2)
+    again = load_model(save_weights(model, tmp_path)).eval()
+    assert torch.equal(again(images), model(images))
+
+
+@pytest.mark.parametrize(
+    ("change", "sentence"),
+    [
+        (lambda x: x[0], r"images must have shape \[B, \d, H, W\], got \("),
+        (lambda x: torch.cat([x, x], 1), r"images must have shape \[B, \d, H, W\], got \(2, "),
+        (lambda x: x[None, None], r"images must have shape \[B, \d, H, W\], got \(1, 1, 2, "),
+    ],
+    ids=["no batch", "channels", "axes"],
+)
+def test_what_is_no_batch_of_images_is_refused(family: str, change: Any, sentence: str) -> None:
+    with pytest.raises(ValueError, match=sentence):
+        model_of(family)(change(images_of(family, 2)))
+
+
+@pytest.mark.parametrize(
+    ("options", "sentence"),
+    [
+        ({"in_chans": 0}, "in_chans must be at least 1, got 0"),
+        # the spiking networks have no such option
+        ({"drop_path_rate": 1.5}, "drop_path_rate must be .* got 1.5|no option 'drop_path_rate'"),
+    ],
+    ids=["channels", "drop path"],
+)
+def test_options_out_of_range_are_refused(
+    family: str, options: dict[str, Any], sentence: str
+) -> None:
+    with pytest.raises(ValueError, match=sentence):
+        create_model(SMALLEST[family], **options)
+
+
 def test_weights_come_back_with_the_same_bits(family: str, tmp_path: Path) -> None:
     model, images = model_of(family), images_of(family, 2)
     again = load_model(save_weights(model, tmp_path)).eval()

@@ -1,5 +1,6 @@
 """Inception: parameter counts, timm's outputs from timm's weights, grids, residual scaling."""
 
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -7,7 +8,7 @@ import timm
 import torch
 from torch import nn
 
-from saccade.models import create_model
+from saccade.models import create_model, save_weights
 from saccade.models.inception import InceptionConfig, Residual
 
 COUNTS: list[tuple[str, dict[str, Any], int]] = [
@@ -120,10 +121,30 @@ def test_slim_is_behind_the_same_methods() -> None:
         model.set_grad_checkpointing()
 
 
+def test_slim_loads_timms_weights(tmp_path: Path) -> None:
+    theirs = timm.create_model("inception_resnet_v2", num_classes=3, in_chans=1).eval()
+    path = save_weights(theirs, tmp_path, {})
+    ours = create_model(
+        "inception_resnet_v2_slim", num_classes=3, in_chans=1, checkpoint_path=str(path)
+    ).eval()
+    x = torch.randn(1, 1, 75, 75)
+    with torch.no_grad():
+        torch.testing.assert_close(ours(x), theirs(x), rtol=0, atol=0)
+
+
+@pytest.mark.parametrize("name", ["inception_v4", "inception_resnet_v2_slim"])
+def test_images_that_no_map_is_left_of(name: str) -> None:
+    with torch.device("meta"):
+        model = create_model(name)
+    with pytest.raises(ValueError, match="at least 75 x 75 pixels, got 74 x 80"):
+        model(torch.zeros(1, 3, 74, 80, device="meta"))
+
+
 MISTAKES: list[tuple[str, dict[str, Any], str]] = [
     ("layers", {"layers": "v3"}, "v4, resnet_v1, resnet_v2, got 'v3'"),
     ("stem", {"stem": "small"}, "paper, cifar, got 'small'"),
-    ("repeats", {"repeats": (1, 2)}, r"3 numbers of at least 0, got \(1, 2\)"),
+    ("repeats", {"repeats": (1, 2)}, r"3 numbers, .* got \(1, 2\)"),
+    ("no first block", {"repeats": (0, 1, 1)}, r"the first at least 1 .* got \(0, 1, 1\)"),
     ("width", {"width": 0.0}, "above 0, got 0"),
     ("drop path", {"drop_path_rate": 0.1}, "must be 0: .* got 0.1"),
 ]

@@ -284,6 +284,22 @@ def test_activity_of_the_whole_network() -> None:
     assert 0 < result.energy_mj < result.ann_energy_mj * result.steps
 
 
+def test_frames_cost_the_network_without_spikes_one_image() -> None:
+    model = settle(micro())
+    image = torch.randn(2, 3, 32, 32)
+    still = activity(model, image)
+    moving = activity(model, image.unsqueeze(1).expand(-1, model.steps, -1, -1, -1))
+    assert moving.layers[0].operations == model.steps * still.layers[0].operations
+    assert moving.ann_energy_mj == pytest.approx(still.ann_energy_mj)
+
+
+def test_activity_of_nothing_is_refused() -> None:
+    with pytest.raises(ValueError, match="must not be empty"):
+        activity(micro(), torch.zeros(0, 3, 32, 32))
+    with pytest.raises(ValueError, match="a frame at least"):
+        micro()(torch.zeros(2, 0, 3, 32, 32))
+
+
 @pytest.mark.parametrize(
     ("frequency", "gain"), [(0.0, 1.0), (math.pi / 2, 0.4472136), (math.pi, 1 / 3)]
 )

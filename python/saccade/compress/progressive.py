@@ -245,7 +245,7 @@ def distill(
     with _frozen(teacher):
         taught: Tensor | None = None
         if cfg.cache or cfg.mode == "bdistil":
-            taught = _answers(teacher, samples, cfg.batch_size)
+            taught = _answers(teacher, samples, cfg.batch_size, _device(teacher))
         weights = None
         if cfg.mode == "bdistil" and taught is not None:
             weights = MarginWeights(count, taught.shape[1], cfg.eta)
@@ -255,7 +255,9 @@ def distill(
             with _frozen(ensemble):
                 _train(stage, ensemble, teacher, samples, cfg, position, weights, taught)
                 if weights is not None and taught is not None:
-                    alone = _answers(_alone(ensemble, stage), samples, cfg.batch_size)
+                    alone = _answers(
+                        _alone(ensemble, stage), samples, cfg.batch_size, _device(stage)
+                    )
                     residual = (alone - taught).double()
                     if kept and (weights.edge(residual) < 0).any():
                         continue
@@ -310,9 +312,11 @@ def _alone(ensemble: AnytimeEnsemble, stage: nn.Module) -> Callable[[Tensor], Te
 
 
 @torch.no_grad()
-def _answers(model: Callable[[Tensor], Tensor], samples: Images, batch_size: int) -> Tensor:
-    """Logits [n, K] of all samples in their order."""
-    return torch.cat([model(images) for images, _ in DataLoader(samples, batch_size)])
+def _answers(
+    model: Callable[[Tensor], Tensor], samples: Images, batch_size: int, device: torch.device
+) -> Tensor:
+    """Logits [n, K] of all samples in their order, on the CPU; the model is on `device`."""
+    return torch.cat([model(x.to(device)).cpu() for x, _ in DataLoader(samples, batch_size)])
 
 
 @torch.no_grad()
@@ -320,9 +324,14 @@ def _said(
     ensemble: AnytimeEnsemble, samples: Images, batch_size: int
 ) -> tuple[Tensor, Tensor | None]:
     """Logits of all students together, and with `compose` the last one's hidden maps."""
-    parts = [list(ensemble.run(x))[-1] for x, _ in DataLoader(samples, batch_size)]
-    hidden = [h for _, h in parts if h is not None] if ensemble.compose else []
-    return torch.cat([logits for logits, _ in parts]), torch.cat(hidden) if hidden else None
+    device = _device(ensemble)
+    parts = [list(ensemble.run(x.to(device)))[-1] for x, _ in DataLoader(samples, batch_size)]
+    hidden = [h.cpu() for _, h in parts if h is not None] if ensemble.compose else []
+    return torch.cat([logits.cpu() for logits, _ in parts]), torch.cat(hidden) if hidden else None
+
+
+def _device(model: nn.Module) -> torch.device:
+    return next((p.device for p in model.parameters()), torch.device("cpu"))
 
 
 @contextmanager

@@ -100,6 +100,18 @@ class Classifier(nn.Module):
             raise ValueError(f"num_classes must be at least 0, got {num_classes}.")
         return nn.Linear(self.num_features, num_classes) if num_classes else nn.Identity()
 
+    def check_images(self, x: Tensor) -> None:
+        """Refuse what is not a batch of images with the channels of the first convolution.
+
+        Raises:
+            ValueError: another number of axes or channels.
+        """
+        channels = next((m.in_channels for m in self.modules() if isinstance(m, nn.Conv2d)), None)
+        if x.dim() != 4 or channels not in (None, x.shape[1]):
+            raise ValueError(
+                f"images must have shape [B, {channels or 'C'}, H, W], got {tuple(x.shape)}."
+            )
+
     def _run(self, block: nn.Module, x: Tensor) -> Tensor:
         if self.grad_checkpointing and self.training:
             recomputed: Tensor = checkpoint(block, x, use_reentrant=False)
@@ -141,7 +153,12 @@ class Classifier(nn.Module):
         return logits
 
     def forward(self, x: Tensor) -> Tensor:
-        """[B, in_chans, H, W] -> [B, num_classes]."""
+        """[B, in_chans, H, W] -> [B, num_classes].
+
+        Raises:
+            ValueError: x is not a batch of images that this model takes.
+        """
+        self.check_images(x)
         return self.forward_head(self.forward_features(x))
 
     def get_classifier(self) -> nn.Module:
@@ -152,6 +169,10 @@ class Classifier(nn.Module):
         """Put a new head on; 0 takes it off."""
         like = next(self.parameters())
         self.head = self._head(num_classes).apply(self._init).to(like.device, like.dtype)
+        self._remember(num_classes)
+
+    def _remember(self, num_classes: int) -> None:
+        """Let `load_model` build what a new head made of this model."""
         self.num_classes = num_classes
         if hasattr(self, "build_config"):
             self.build_config["kwargs"]["num_classes"] = num_classes
@@ -212,6 +233,7 @@ class FeatureExtractor(nn.Module):
 
     def forward(self, x: Tensor) -> list[Tensor]:
         """[B, C, H, W] -> the maps [B, C_i, H_i, W_i], in the order of `out_indices`."""
+        self.model.check_images(x)
         return self.model.forward_intermediates(x, self.out_indices)
 
     def set_grad_checkpointing(self, enable: bool = True) -> None:

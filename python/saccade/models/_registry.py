@@ -206,7 +206,8 @@ def configure(config: ConfigT, options: dict[str, Any]) -> ConfigT:
     """A config dataclass with some fields replaced; lists, as JSON has them, become tuples.
 
     Raises:
-        ValueError: a name is not a field; close matches are named.
+        ValueError: a name is not a field, and close matches are named; or an option that all
+            models share is out of range.
     """
     fields = [field.name for field in dataclasses.fields(config)]  # type: ignore[arg-type]
     for key in options:
@@ -214,7 +215,13 @@ def configure(config: ConfigT, options: dict[str, Any]) -> ConfigT:
             close = difflib.get_close_matches(key, fields, n=1)
             hint = f"did you mean {close[0]}?" if close else f"it has {', '.join(fields)}."
             raise ValueError(f"{type(config).__name__} has no option {key!r}; {hint}")
-    values = {
+    values: dict[str, Any] = {
         key: tuple(value) if isinstance(value, list) else value for key, value in options.items()
     }
+    if values.get("in_chans", 1) < 1:
+        raise ValueError(f"in_chans must be at least 1, got {values['in_chans']}.")
+    if not values.get("mlp_ratio", 1) > 0:
+        raise ValueError(f"mlp_ratio must be above 0, got {values['mlp_ratio']}.")
+    if not 0 <= values.get("drop_path_rate", 0) < 1:
+        raise ValueError(f"drop_path_rate must be in [0, 1), got {values['drop_path_rate']}.")
     return dataclasses.replace(config, **values)  # type: ignore[type-var]

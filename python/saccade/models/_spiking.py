@@ -139,6 +139,16 @@ class SpikingClassifier(Classifier):
         self.steps = steps
         self.head_lif: nn.Module = neurons()
 
+    def check_images(self, x: Tensor) -> None:
+        """Refuse what is neither images nor at least one frame each.
+
+        Raises:
+            ValueError: another number of axes or channels, or no frame.
+        """
+        if x.dim() == 5 and not x.shape[1]:
+            raise ValueError(f"there must be a frame at least, got {tuple(x.shape)}.")
+        super().check_images(x.flatten(0, 1) if x.dim() == 5 else x)
+
     def _begin(self, x: Tensor) -> Tensor:
         """Image or frames -> the stem's membrane [T, B, C, H, W]."""
         if x.dim() == 5:
@@ -203,17 +213,19 @@ class LayerActivity:
 
 @dataclass(frozen=True)
 class Activity:
-    """Spike rates, synaptic operations and energy of a network, a still image.
+    """Spike rates, synaptic operations and energy of a network, an image or a line of frames.
 
     Args:
         layers: every convolution, linear layer and product of spikes, in the order of their calls.
         firing: spikes a neuron and step of every layer of neurons, by name.
         steps: T.
+        frames: whether every step had a frame of its own, so that the first layer ran T times.
     """
 
     layers: tuple[LayerActivity, ...]
     firing: dict[str, float]
     steps: int
+    frames: bool = False
 
     @property
     def synaptic_operations(self) -> float:
@@ -227,9 +239,10 @@ class Activity:
 
     @property
     def ann_energy_mj(self) -> float:
-        """4.6 pJ a multiply-add of the same network without spikes, run once, in millijoule."""
+        """4.6 pJ a multiply-add of the same network without spikes, run on one image, in mJ."""
         first, *rest = self.layers
-        operations = first.operations + sum(layer.operations for layer in rest) / self.steps
+        once = first.operations / (self.steps if self.frames else 1)
+        operations = once + sum(layer.operations for layer in rest) / self.steps
         return 1e-9 * MULTIPLY_PJ * operations
 
     @property
@@ -264,13 +277,22 @@ def activity(model: SpikingClassifier, images: Tensor) -> Activity:
     Returns:
         Activity: means over the images.
 
+    Raises:
+        ValueError: there is no image.
+        TypeError: `model` is no spiking classifier.
+
     Source:
         Fang et al., arXiv 2505.18608, appendix; energies: Horowitz, ISSCC 2014.
     """
+    if not isinstance(model, SpikingClassifier):
+        raise TypeError(f"model must be a spiking classifier, got {type(model).__name__}.")
+    if not len(images):
+        raise ValueError(f"images must not be empty, got {tuple(images.shape)}.")
     layers: list[LayerActivity] = []
     firing: dict[str, float] = {}
     count = len(images)
-    steps = images.shape[1] if images.dim() == 5 else model.steps
+    frames = images.dim() == 5
+    steps = images.shape[1] if frames else model.steps
 
     def note(name: str, module: nn.Module, inputs: tuple[Tensor, ...], out: Tensor) -> None:
         operations = _dense(module, out, inputs) / count
@@ -304,4 +326,4 @@ def activity(model: SpikingClassifier, images: Tensor) -> Activity:
         for handle in handles:
             handle.remove()
         model.train(was_training)
-    return Activity(tuple(layers), firing, steps)
+    return Activity(tuple(layers), firing, steps, frames)

@@ -75,7 +75,7 @@ class CvTConfig:
         stages = len(self.dims)
         for name in ("dims", "heads", "depths", "kernels", "strides", "paddings"):
             values = getattr(self, name)
-            if len(values) != stages or min(values) < (name != "paddings"):
+            if not stages or len(values) != stages or min(values) < (name != "paddings"):
                 raise ValueError(
                     f"{name} must hold a positive number for each of the {stages} stages, "
                     f"got {values}."
@@ -116,7 +116,17 @@ class ConvEmbed(nn.Module):
         self.norm = nn.LayerNorm(channels)
 
     def forward(self, x: Tensor) -> Tensor:
-        """[B, C, H, W] -> [B, O, (H + 2 padding - kernel) // stride + 1, ...]."""
+        """[B, C, H, W] -> [B, O, (H + 2 padding - kernel) // stride + 1, ...].
+
+        Raises:
+            ValueError: the map is smaller than the kernel.
+        """
+        least = self.proj.kernel_size[0] - 2 * int(self.proj.padding[0])
+        if min(x.shape[2:]) < least:
+            raise ValueError(
+                f"the image is too small: a patch embedding reads at least {least} x {least}, "
+                f"got {x.shape[2]} x {x.shape[3]}."
+            )
         y: Tensor = self.norm(self.proj(x).permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
         return y
 

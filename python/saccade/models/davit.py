@@ -10,7 +10,9 @@ disagree the code is followed: the paper's roles of query, key and value in chan
 the code's key, value and query.
 
 Deviations: none in the published variants; `attention` exchanges the two kinds of block, for the
-ablation of the reproduction. timm's weights load through `checkpoint_filter`.
+ablation of the reproduction. timm's weights load through `checkpoint_filter`; its Huge and Giant,
+which the paper has not, are those of the same design. Florence-2's changes to it (overlapping patch
+embeddings, the scale of the tokens in channel attention) are not here.
 """
 
 from __future__ import annotations
@@ -64,7 +66,7 @@ class DaViTConfig:
         stages = len(self.dims)
         for name in ("dims", "heads", "depths"):
             values = getattr(self, name)
-            if len(values) != stages or min(values) < 1:
+            if not stages or len(values) != stages or min(values) < 1:
                 raise ValueError(
                     f"{name} must hold a positive number for each of the {stages} stages, "
                     f"got {values}."
@@ -349,4 +351,18 @@ def davit_large(**options: Any) -> DaViT:
         heads=(6, 12, 24, 48),
         depths=(1, 1, 9, 1),
         window_size=12,
+    )
+
+
+@register_model(_cfg())
+def davit_huge(**options: Any) -> DaViT:
+    """DaViT-Huge of timm."""
+    return _build(options, dims=(256, 512, 1024, 2048), heads=(8, 16, 32, 64), depths=(1, 1, 9, 1))
+
+
+@register_model(_cfg())
+def davit_giant(**options: Any) -> DaViT:
+    """DaViT-Giant of timm, 1.4 billion parameters."""
+    return _build(
+        options, dims=(384, 768, 1536, 3072), heads=(12, 24, 48, 96), depths=(1, 1, 12, 3)
     )

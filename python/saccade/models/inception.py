@@ -148,8 +148,13 @@ class InceptionConfig:
                 raise ValueError(
                     f"{name} must be one of {', '.join(wanted)}, got {getattr(self, name)!r}."
                 )
-        if self.repeats is not None and (len(self.repeats) != 3 or min(self.repeats) < 0):
-            raise ValueError(f"repeats must hold 3 numbers of at least 0, got {self.repeats}.")
+        if self.repeats is not None and (
+            len(self.repeats) != 3 or self.repeats[0] < 1 or min(self.repeats) < 0
+        ):
+            raise ValueError(
+                f"repeats must hold 3 numbers, the first at least 1 and the others at least 0, got "
+                f"{self.repeats}."
+            )
         if self.width <= 0:
             raise ValueError(f"width must be above 0, got {self.width}.")
         if self.drop_path_rate:
@@ -307,6 +312,16 @@ class InceptionNet(Classifier):
         )
         self.cfg = cfg
 
+    def check_images(self, x: Tensor) -> None:
+        """Refuse images of other channels, or smaller than the paper's stem leaves a map of.
+
+        Raises:
+            ValueError: the images do not fit.
+        """
+        super().check_images(x)
+        if self.cfg.stem == "paper":
+            _check_size(x)
+
     def checkpoint_filter(self, state: dict[str, Tensor]) -> dict[str, Tensor]:
         """Rename the keys of timm's inception_v4 to this file's; keys of this file pass unchanged.
 
@@ -322,6 +337,17 @@ class InceptionNet(Classifier):
         ):
             return state
         return {_renamed(key): value for key, value in state.items()}
+
+
+# Of the paper's stem and reductions, which leave one pixel.
+LEAST = 75
+
+
+def _check_size(x: Tensor) -> None:
+    if min(x.shape[2:]) < LEAST:
+        raise ValueError(
+            f"images must have at least {LEAST} x {LEAST} pixels, got {x.shape[2]} x {x.shape[3]}."
+        )
 
 
 # timm's first six features in this file's stem
@@ -350,16 +376,45 @@ def _renamed(key: str) -> str:
     return place + (rest if rest[0].isdigit() else f"0.{rest}")
 
 
+@dataclass(frozen=True)
+class SlimConfig:
+    """The options of `inception_resnet_v2_slim`.
+
+    Args:
+        drop_rate: dropout before the classifier.
+        drop_path_rate: must be 0: there is no stochastic depth.
+        num_classes: size of the classifier; 0 gives pooled features.
+        in_chans: channels of the image.
+    """
+
+    drop_rate: float = 0.2
+    drop_path_rate: float = 0.0
+    num_classes: int = 1000
+    in_chans: int = 3
+
+    def __post_init__(self) -> None:
+        if self.drop_path_rate:
+            raise ValueError(
+                f"drop_path_rate must be 0: there is no stochastic depth in this network, got "
+                f"{self.drop_path_rate}."
+            )
+        if self.num_classes < 0:
+            raise ValueError(f"num_classes must be at least 0, got {self.num_classes}.")
+
+
 class InceptionResNetV2Slim(Classifier):
     """timm's inception_resnet_v2, the network of TF-slim, behind this package's methods."""
 
-    def __init__(self, num_classes: int, in_chans: int, drop_rate: float) -> None:
+    def __init__(self, cfg: SlimConfig) -> None:
         nn.Module.__init__(self)
         timm = require("timm", extra="models", purpose="inception_resnet_v2_slim")
         self.model = timm.create_model(
-            "inception_resnet_v2", num_classes=num_classes, in_chans=in_chans, drop_rate=drop_rate
+            "inception_resnet_v2",
+            num_classes=cfg.num_classes,
+            in_chans=cfg.in_chans,
+            drop_rate=cfg.drop_rate,
         )
-        self.num_features, self.num_classes = self.model.num_features, num_classes
+        self.num_features, self.num_classes = self.model.num_features, cfg.num_classes
         self.feature_info = FeatureInfo(
             {**entry, "module": f"model.{entry['module']}"} for entry in self.model.feature_info
         )
@@ -388,7 +443,20 @@ class InceptionResNetV2Slim(Classifier):
     def reset_classifier(self, num_classes: int) -> None:
         """Put a new head on; 0 takes it off."""
         self.model.reset_classifier(num_classes)
-        self.num_classes = num_classes
+        self._remember(num_classes)
+
+    def check_images(self, x: Tensor) -> None:
+        """Refuse images of other channels, or smaller than the network leaves a map of.
+
+        Raises:
+            ValueError: the images do not fit.
+        """
+        super().check_images(x)
+        _check_size(x)
+
+    def checkpoint_filter(self, state: dict[str, Tensor]) -> dict[str, Tensor]:
+        """Put timm's keys under `model.`; keys of this class pass unchanged."""
+        return {k if k.startswith("model.") else f"model.{k}": v for k, v in state.items()}
 
     def prune_intermediate_layers(self, indices: Sequence[int]) -> None:
         """Drop what follows the last of `indices`."""
@@ -441,11 +509,9 @@ def inception_resnet_v2(**options: Any) -> InceptionNet:
 
 
 @register_model(_cfg(classifier="model.classif", first_conv="model.conv2d_1a.conv"))
-def inception_resnet_v2_slim(
-    num_classes: int = 1000, in_chans: int = 3, drop_rate: float = 0.2
-) -> InceptionResNetV2Slim:
+def inception_resnet_v2_slim(**options: Any) -> InceptionResNetV2Slim:
     """The network that TF-slim, Keras and timm call inception_resnet_v2."""
-    return InceptionResNetV2Slim(num_classes, in_chans, drop_rate)
+    return InceptionResNetV2Slim(configure(SlimConfig(), options))
 
 
 @register_model(_cfg(input_size=(3, 32, 32), min_input_size=(3, 8, 8), num_classes=10))

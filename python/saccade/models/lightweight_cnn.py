@@ -161,6 +161,21 @@ class _Sized(Classifier):
 
     cfg: LightweightCNNConfig
 
+    def check_images(self, x: Tensor) -> None:
+        """Refuse images of other channels, or smaller than the network was made for.
+
+        Raises:
+            ValueError: the images do not fit.
+        """
+        super().check_images(x)
+        size = self.cfg.img_size
+        if min(x.shape[2:]) < size:
+            raise ValueError(
+                f"this lightweight_cnn was made for images of {size} x {size}, got "
+                f"{x.shape[2]} x {x.shape[3]}. Give img_size to create_model, or "
+                "--set model_kwargs.img_size to `saccade train`."
+            )
+
     def flatten(self, x: Tensor) -> Tensor:
         """[B, C, side, side] -> [B, C side side].
 
@@ -237,6 +252,12 @@ class LightweightCNN(_Sized):
         self.cfg = cfg
         self.reset_classifier(cfg.num_classes)
 
+    def reset_classifier(self, num_classes: int) -> None:
+        """Put a new head on; 0 takes it off. The branches keep their outputs."""
+        super().reset_classifier(num_classes)
+        if hasattr(self, "build_config"):
+            self.build_config["kwargs"].setdefault("branch_classes", self.cfg.joined)
+
     def outputs(self, x: Tensor) -> Tensor:
         """What `forward_features` gives -> the branches' outputs before the join, [B, 2, joined]"""
         y: Tensor = self.dense(self.flatten(x))
@@ -258,9 +279,12 @@ class LightweightCNN(_Sized):
         """Copy the weights of two trained branches; the head stays as it is.
 
         Raises:
-            ValueError: a branch does not fit.
+            ValueError: a branch does not fit; no weight is changed then.
         """
+        pairs: list[tuple[Tensor, Tensor]] = []
         for index, branch in enumerate((first, second)):
+            if self.cfg.valid and not branch.num_classes:
+                raise ValueError(f"branch {index} has no classes, whose layer is to be copied.")
             # dense128 joins the layer before the branch's classifier, which is left behind
             last = branch.head if self.cfg.valid else branch.dense[0]  # type: ignore[index]
             sources = [*(block for block in branch.features), last]
@@ -274,7 +298,9 @@ class LightweightCNN(_Sized):
                             f"{name} of branch {index} must have the shape {list(q.shape)}, got "
                             f"{list(p.shape)}."
                         )
-                    q.copy_(p)
+                    pairs.append((p, q))
+        for p, q in pairs:
+            q.copy_(p)
         return self
 
     def unfreezing_groups(self) -> list[list[nn.Module]]:

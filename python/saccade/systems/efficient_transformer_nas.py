@@ -90,6 +90,8 @@ class Scale:
         learned, held: sub-nets that a ranker learns from, and that it is judged by.
         candidates: drawn by the search; 0 evolves instead, as published.
         max_parameters: bound for every arm.
+        objective, split: of the ranker; the published code regresses, with a tenth of the sub-nets
+            to stop early and another to judge.
     """
 
     recipe: TrainConfig
@@ -98,6 +100,8 @@ class Scale:
     held: int
     candidates: int = 0
     max_parameters: float | None = None
+    objective: str = "pairwise"
+    split: tuple[float, float, float] = (1.0, 0.0, 0.0)
 
 
 SCALES = {
@@ -109,6 +113,8 @@ SCALES = {
         1800,
         200,
         max_parameters=25e6,
+        objective="regression",
+        split=(0.8, 0.1, 0.1),
     ),
 }
 
@@ -259,7 +265,7 @@ def _search(
 
     archs, accuracy = list(scored), list(scored.values())
     known, held = slice(plan.learned), slice(plan.learned, None)
-    ranker = Ranker("pairwise", arm.encoding, split=(1.0, 0.0, 0.0), seed=seed)
+    ranker = Ranker(plan.objective, arm.encoding, split=plan.split, seed=seed)
     ranker.fit(archs[known], accuracy[known])
     tau = kendall_tau(ranker.predict(archs[held]), accuracy[held])
     budget = Budget(

@@ -43,6 +43,7 @@ PAPER = TrainConfig(
     batch_size=640,
     label_smoothing=0.1,
     optimizer="rmsprop",
+    momentum=0.9,
     lr=0.045,
     schedule="exponential",
     lr_decay=0.94,

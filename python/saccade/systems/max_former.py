@@ -69,6 +69,7 @@ PAPER = TrainConfig(
     lr=1.5e-3,
     min_lr=1e-5,
     weight_decay=0.06,
+    precision="16-mixed",
 )
 SIZES = {"train": 1000, "val": 50, "test": 300}
 
