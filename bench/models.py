@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from contextlib import AbstractContextManager, nullcontext
+import math
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from importlib import metadata
 from typing import Any
+from unittest.mock import patch
 
 import torch
 from torch import Tensor, nn
@@ -14,14 +16,14 @@ from torch import Tensor, nn
 import saccade
 from saccade._extras import require
 from saccade.bench._suite import UnsupportedError
-from saccade.models import create_model, default_cfg, list_models
+from saccade.models import create_model, default_cfg, list_models, mixformer
 from saccade.models._layers import DropPath
 from saccade.models._registry import _models
 from saccade.models.inception import InceptionResNetV2Slim
 from saccade.ops._select import reference_only
 
-OURS, PLAIN, TIMM = "saccade", "plain", "timm"
-PEERS = (PLAIN, TIMM)
+OURS, PLAIN, EXPLICIT, TIMM = "saccade", "plain", "explicit", "timm"
+PEERS = (PLAIN, EXPLICIT, TIMM)
 
 
 @dataclass(frozen=True)
@@ -33,7 +35,9 @@ class ModelCase:
         batch: images.
         operators: words that the model stands on.
         peer: "plain": the same model on the reference of every operator, which is what one writes
-            in torch without them; "timm": timm's model of the name `timm`, with the same weights;
+            in torch without them; "explicit": the same model with the matrix of all scores of its
+            attention, as the authors of CvT write it and as the formula of cosFormer has it;
+            "timm": timm's model of the name `timm`, with the same weights;
             "": there is no other formulation, the model is torch's own operations.
         timm: name in timm's registry.
         tolerance: how far outputs and gradients may be from the peer's, relative to the largest.
@@ -65,7 +69,7 @@ _SPIKING = 0.05
 
 CASES = (
     ModelCase("cnn_svm", 32),
-    ModelCase("cvt_13"),
+    ModelCase("cvt_13", peer=EXPLICIT),
     ModelCase("davit_tiny", peer=TIMM, timm="davit_tiny"),
     ModelCase("inception_v4", 1, peer=TIMM, timm="inception_v4"),
     ModelCase(
@@ -79,6 +83,7 @@ CASES = (
     ModelCase("lightweight_cnn", 128),
     ModelCase("mamba_pkd_s7", 16, operators=("scan",), peer=PLAIN),
     ModelCase("mamba_pkd_teacher", 4, operators=("scan",), peer=PLAIN),
+    ModelCase("mixformer_found", peer=EXPLICIT),
     ModelCase("max_former_cifar", 2, operators=("spiking",), peer=PLAIN, tolerance=_SPIKING),
     ModelCase("max_resnet18", 2, operators=("spiking",), peer=PLAIN, tolerance=_SPIKING),
     ModelCase(
@@ -189,6 +194,9 @@ def build(case: ModelCase, device: torch.device) -> list[Contestant]:
         version = f"torch {torch.__version__.partition('+')[0]}"
         # one set of weights for both: a contestant changes none
         found.append(Contestant(PLAIN, version, ours, reference_only))
+    elif case.peer == EXPLICIT:
+        version = f"torch {torch.__version__.partition('+')[0]}"
+        found.append(Contestant(EXPLICIT, version, ours, explicit_attention))
     elif case.peer == TIMM:
         try:
             timm = require("timm", extra="models", purpose=f"the peer of {case.model}")
@@ -203,6 +211,31 @@ def build(case: ModelCase, device: torch.device) -> list[Contestant]:
         version = f"timm {metadata.version('timm')}"
         found.append(Contestant(TIMM, version, theirs, rename=rename))
     return found
+
+
+@contextmanager
+def explicit_attention() -> Iterator[None]:
+    """Have attention make the matrix of all scores inside the block."""
+    with (
+        patch.object(nn.functional, "scaled_dot_product_attention", _softmax_attention),
+        patch.object(mixformer, "cosformer_attention", _cosine_attention),
+    ):
+        yield
+
+
+def _softmax_attention(
+    q: Tensor, k: Tensor, v: Tensor, attn_mask: Tensor | None = None, scale: float | None = None
+) -> Tensor:
+    scores = q @ k.mT * (q.shape[-1] ** -0.5 if scale is None else scale)
+    return (scores if attn_mask is None else scores + attn_mask).softmax(-1) @ v
+
+
+def _cosine_attention(q: Tensor, k: Tensor, v: Tensor, *, causal: bool, eps: float) -> Tensor:
+    places = torch.arange(q.shape[-2], device=q.device)
+    angles = math.pi / 2 / len(places) * (places[:, None] - places)
+    scores = q.relu() @ k.relu().mT * angles.cos()
+    scores = scores.tril() if causal else scores
+    return scores @ v / scores.sum(-1, keepdim=True).clamp(min=eps)
 
 
 def draw(case: ModelCase, device: torch.device) -> tuple[Tensor, Tensor]:

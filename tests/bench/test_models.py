@@ -14,7 +14,7 @@ from torch import nn
 from saccade.bench import _models, models
 from saccade.bench._models import Options, measure_here, run_models
 from saccade.bench.models import CASES, OURS, PLAIN, ModelCase, build, cases, draw
-from saccade.models import default_cfg, list_models
+from saccade.models import create_model, default_cfg, list_models
 from saccade.models._registry import _models as registered
 from saccade.ops import explain
 from saccade.ops._select import reference_only
@@ -60,6 +60,28 @@ def test_plain_runs_on_the_reference_with_the_same_weights() -> None:
     with pytest.raises(KeyError), reference_only():
         raise KeyError
     assert explain("scan", x) == before
+
+
+@pytest.mark.parametrize(
+    ("name", "kwargs"),
+    [
+        ("cvt_micro", {}),
+        *(
+            ("mixformer_micro", {"attention": kind})
+            for kind in ("softmax", "cosformer", "relative")
+        ),
+    ],
+)
+def test_explicit_attention_is_the_same_function(name: str, kwargs: dict[str, str]) -> None:
+    torch.manual_seed(0)
+    model = create_model(name, **kwargs).eval()
+    images = torch.randn(2, *default_cfg(name).input_size)
+    fused = nn.functional.scaled_dot_product_attention
+    with models.explicit_attention():
+        assert nn.functional.scaled_dot_product_attention is not fused
+        found = model(images)
+    assert nn.functional.scaled_dot_product_attention is fused
+    torch.testing.assert_close(found, model(images), rtol=1e-4, atol=1e-5)
 
 
 def test_nothing_is_drawn_in_the_pass() -> None:
