@@ -19,7 +19,6 @@ from saccade.bench._suite import UnsupportedError
 from saccade.models import create_model, default_cfg, list_models, mixformer
 from saccade.models._layers import DropPath
 from saccade.models._registry import _models
-from saccade.models.inception import InceptionResNetV2Slim
 from saccade.ops._select import reference_only
 
 OURS, PLAIN, EXPLICIT, TIMM = "saccade", "plain", "explicit", "timm"
@@ -147,10 +146,6 @@ class Contestant:
         return self.rename(dict(zip(names, self.step(images, targets), strict=True)))
 
 
-def _under_model(state: dict[str, Any]) -> dict[str, Any]:
-    return {f"model.{key}": value for key, value in state.items()}
-
-
 def _certain(model: nn.Module) -> nn.Module:
     """Without dropout and stochastic depth, whose draws would differ."""
     for module in model.modules():
@@ -204,8 +199,6 @@ def build(case: ModelCase, device: torch.device) -> list[Contestant]:
             raise UnsupportedError(str(error)) from error
         theirs = _certain(timm.create_model(case.timm)).to(device)
         rename: Any = ours.checkpoint_filter
-        if isinstance(ours, InceptionResNetV2Slim):
-            rename = _under_model
         _calibrate(theirs, draw(case, device)[0])
         ours.load_state_dict(rename(theirs.state_dict()))
         version = f"timm {metadata.version('timm')}"

@@ -159,7 +159,15 @@ MISTAKES: list[tuple[str, dict[str, Any], str]] = [
     ("heads", {"heads": (1, 3, 3)}, "stage 1 has 64 channels and 3 heads"),
     ("projection", {"projection": "conv"}, "dw_bn, avg, linear, got 'conv'"),
     ("stride", {"kv_stride": 0}, "at least 1, got 0"),
+    ("nothing", {"dims": (), "heads": (), "depths": ()}, r"positive number .* got \(\)"),
 ]
+
+
+def test_an_image_smaller_than_the_first_kernel() -> None:
+    with torch.device("meta"):
+        model = create_model("cvt_13")
+    with pytest.raises(ValueError, match="reads at least 3 x 3, got 2 x 2"):
+        model(torch.zeros(1, 3, 2, 2, device="meta"))
 
 
 @pytest.mark.parametrize(

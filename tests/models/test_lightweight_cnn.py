@@ -101,6 +101,26 @@ def test_branches_must_fit() -> None:
     narrow = create_model("lightweight_cnn_branch", widths=(4, 20))
     with pytest.raises(ValueError, match=r"conv.weight of branch 0 must have .*\[10, 1, 3, 3\], "):
         model.load_branches(narrow, narrow)
+    before = {key: value.clone() for key, value in model.state_dict().items()}
+    fitting = create_model("lightweight_cnn_branch")
+    with pytest.raises(ValueError, match="of branch 1 must have"):
+        model.load_branches(fitting, narrow)
+    torch.testing.assert_close(model.state_dict(), before, rtol=0, atol=0)
+    with pytest.raises(ValueError, match="branch 1 has no classes"):
+        model.load_branches(fitting, create_model("lightweight_cnn_branch", num_classes=0))
+
+
+@pytest.mark.parametrize(
+    ("name", "size", "sentence"),
+    [
+        ("lightweight_cnn", 9, "at least 10 x 10 pixels, got 9 x 9"),
+        ("lightweight_cnn_dense128", 3, "at least 4 x 4 pixels, got 3 x 3"),
+        ("lightweight_cnn", 20, "made for images of 28 x 28"),
+    ],
+)
+def test_images_of_another_size_are_refused(name: str, size: int, sentence: str) -> None:
+    with pytest.raises(ValueError, match=sentence):
+        create_model(name)(torch.zeros(1, 1, size, size))
 
 
 @pytest.mark.parametrize("name", ["lightweight_cnn", "lightweight_cnn_dense128"])

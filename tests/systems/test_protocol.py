@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+from pathlib import Path
 
 import pytest
 import torch
@@ -106,7 +107,10 @@ def relative(measured):
     return {arm: {"share": f["error"] / measured["old"]["error"]} for arm, f in measured.items()}
 
 
-def test_arms_that_run_apart_are_put_together_before_they_are_completed(tmp_path, capsys):
+@pytest.mark.parametrize("jobs", [1, 2])
+def test_arms_that_ran_apart_are_completed_together(tmp_path, monkeypatch, capsys, jobs):
+    # new processes import this file
+    monkeypatch.syspath_prepend(Path(__file__).parents[2])
     system = dataclasses.replace(
         SYSTEM,
         parts=(("new",), ("old",)),
@@ -115,12 +119,23 @@ def test_arms_that_run_apart_are_put_together_before_they_are_completed(tmp_path
         also=(),
         floor=None,
     )
-    result = reproduce(system, data="digits", seeds=2, out=tmp_path).result
+    result = reproduce(system, data="digits", seeds=2, out=tmp_path, jobs=jobs).result
     assert result["proposed"]["values"] == [10 / 12, 9 / 12]
     assert result["baseline"]["values"] == [1.0, 1.0]
-    assert [line.split("  ")[-1] for line in capsys.readouterr().out.splitlines()] == [
-        f"seed {seed}: {arm}" for seed in (0, 1) for arm in ("new", "old")
-    ]
+    said = [line.split("  ")[-1] for line in capsys.readouterr().out.splitlines()]
+    assert sorted(said) == [f"seed {seed}: {arm}" for seed in (0, 1) for arm in ("new", "old")]
+
+
+def test_one_job_measures_all_arms_of_a_seed_in_one_call(tmp_path):
+    asked = []
+
+    def recorded(*given, arms, **options):
+        asked.append(arms)
+        return run(*given, arms=arms, **options)
+
+    system = dataclasses.replace(SYSTEM, run=recorded, parts=(("new",), ("old",)))
+    reproduce(system, data="digits", seeds=2, out=tmp_path, quiet=True)
+    assert asked == [("new", "old")] * 2
 
 
 def test_jobs_change_no_figure(tmp_path):

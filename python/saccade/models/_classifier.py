@@ -63,6 +63,8 @@ class Classifier(nn.Module):
 
     default_cfg: DefaultCfg
     build_config: dict[str, Any]
+    # Pixels a side that leave every layer something to read.
+    least_size: int = 1
 
     def __init__(
         self,
@@ -101,15 +103,21 @@ class Classifier(nn.Module):
         return nn.Linear(self.num_features, num_classes) if num_classes else nn.Identity()
 
     def check_images(self, x: Tensor) -> None:
-        """Refuse what is not a batch of images with the channels of the first convolution.
+        """Refuse what is not a batch of images with the channels of the first convolution, at
+        least `least_size` pixels a side.
 
         Raises:
-            ValueError: another number of axes or channels.
+            ValueError: another number of axes or channels, or images that are too small.
         """
         channels = next((m.in_channels for m in self.modules() if isinstance(m, nn.Conv2d)), None)
         if x.dim() != 4 or channels not in (None, x.shape[1]):
             raise ValueError(
                 f"images must have shape [B, {channels or 'C'}, H, W], got {tuple(x.shape)}."
+            )
+        if min(x.shape[2:]) < self.least_size:
+            raise ValueError(
+                f"images must have at least {self.least_size} x {self.least_size} pixels, got "
+                f"{x.shape[2]} x {x.shape[3]}."
             )
 
     def _run(self, block: nn.Module, x: Tensor) -> Tensor:

@@ -72,9 +72,8 @@ class LightweightCNNConfig:
                 f"{self.widths}, {self.hidden} and {self.branch_classes}."
             )
         if self.side < 1:
-            least = 10 if self.valid else 4
             raise ValueError(
-                f"img_size must be at least {least} for variant {self.variant}, got "
+                f"img_size must be at least {self.least} for variant {self.variant}, got "
                 f"{self.img_size}."
             )
         if self.drop_path_rate:
@@ -87,6 +86,11 @@ class LightweightCNNConfig:
     def valid(self) -> bool:
         """Whether the convolutions leave the border out."""
         return self.variant == "canonical"
+
+    @property
+    def least(self) -> int:
+        """Side of the smallest image of which the convolutions leave a pixel."""
+        return 10 if self.valid else 4
 
     @property
     def side(self) -> int:
@@ -161,21 +165,6 @@ class _Sized(Classifier):
 
     cfg: LightweightCNNConfig
 
-    def check_images(self, x: Tensor) -> None:
-        """Refuse images of other channels, or smaller than the network was made for.
-
-        Raises:
-            ValueError: the images do not fit.
-        """
-        super().check_images(x)
-        size = self.cfg.img_size
-        if min(x.shape[2:]) < size:
-            raise ValueError(
-                f"this lightweight_cnn was made for images of {size} x {size}, got "
-                f"{x.shape[2]} x {x.shape[3]}. Give img_size to create_model, or "
-                "--set model_kwargs.img_size to `saccade train`."
-            )
-
     def flatten(self, x: Tensor) -> Tensor:
         """[B, C, side, side] -> [B, C side side].
 
@@ -210,7 +199,7 @@ class Branch(_Sized):
         if not cfg.valid:
             self.dense = nn.Sequential(nn.Linear(cfg.flat, cfg.dense), nn.ReLU()).apply(_init)
         self.num_features = cfg.flat if cfg.valid else cfg.dense
-        self.cfg = cfg
+        self.cfg, self.least_size = cfg, cfg.least
         self.reset_classifier(cfg.num_classes)
 
     def pool(self, x: Tensor) -> Tensor:
@@ -249,7 +238,7 @@ class LightweightCNN(_Sized):
             self.hidden = nn.Sequential(nn.Linear(2 * cfg.joined, cfg.dense), nn.ReLU())
             self.hidden.apply(_init)
             self.num_features = cfg.dense
-        self.cfg = cfg
+        self.cfg, self.least_size = cfg, cfg.least
         self.reset_classifier(cfg.num_classes)
 
     def reset_classifier(self, num_classes: int) -> None:

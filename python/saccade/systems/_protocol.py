@@ -216,7 +216,8 @@ def reproduce(
     folder = Path(out).expanduser() / system.name
     folder.mkdir(parents=True, exist_ok=True)
     started = time.perf_counter()
-    parts = system.parts or (system.arms,)
+    # in one process arms share what they need: a teacher, a super-net
+    parts = (system.parts if jobs > 1 else ()) or (system.arms,)
     calls = [
         partial(system.run, scale, chosen, seed, folder, arms=part, data_dir=data_dir)
         for seed in range(seeds)
